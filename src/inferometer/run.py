@@ -174,7 +174,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_timeline(timeline: Timeline, path: Path) -> None:
     """Write the columns of DESIGN 4.1; chunk columns become lists, times are delta-packed (about 4 bytes a token)."""
-    import pyarrow as pa  # noqa: PLC0415 - a tenth of a second that many commands never need
+    import pyarrow as pa
 
     columns = {
         name: _to_arrow(getattr(timeline, name), nullable)
@@ -193,7 +193,7 @@ def write_timeline(timeline: Timeline, path: Path) -> None:
 
 def read_timeline(path: Path) -> Timeline:
     """The checked timeline of a Parquet file that `write_timeline`, or anybody with the same columns, wrote."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     table = _read_table(path)
     missing = [name for name in (*ROW_COLUMNS, *CHUNK_COLUMNS) if name not in table.column_names]
@@ -222,7 +222,7 @@ def read_timeline(path: Path) -> Timeline:
 
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write `plan.parquet`; what is not a column stands in the file's metadata."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     columns = {
         name: _to_arrow(getattr(plan, name), nullable)
@@ -259,7 +259,7 @@ _PLAN_SCALARS = ("block_tokens", "concurrency", "seed", "generator", "notes")
 
 def write_telemetry(series: Mapping[str, Array], folder: Path) -> None:
     """Write `telemetry.parquet`: equally long columns t_ns, source, name, labels, value."""
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     _write_table(
         pa.table({name: pa.array(column) for name, column in series.items()}),
@@ -277,7 +277,7 @@ def read_telemetry(folder: Path) -> dict[str, Array]:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq
 
     packed = (
         {"chunk_ns.list.element": "DELTA_BINARY_PACKED"}
@@ -296,15 +296,15 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 
 def _leaves(table: pa.Table) -> list[str]:
-    import pyarrow.types as kinds  # noqa: PLC0415
+    import pyarrow.types as kinds
 
     nested = [kinds.is_list(f.type) or kinds.is_large_list(f.type) for f in table.schema]
     return [f.name + ".list.element" * deep for f, deep in zip(table.schema, nested, strict=True)]
 
 
 def _read_table(path: Path) -> pa.Table:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         return pq.read_table(path)
@@ -313,7 +313,7 @@ def _read_table(path: Path) -> pa.Table:
 
 
 def _to_arrow(column: Array, nullable: bool) -> pa.Array:
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     if column.dtype == object:
         return pa.array(column, type=pa.string())
@@ -322,7 +322,7 @@ def _to_arrow(column: Array, nullable: bool) -> pa.Array:
 
 def _from_arrow(column: pa.ChunkedArray, dtype: Any) -> Array:
     if dtype is object:
-        import pyarrow as pa  # noqa: PLC0415
+        import pyarrow as pa
 
         values = column.cast(pa.string()).to_numpy(zero_copy_only=False)
         return np.asarray(values, dtype=object)

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from inferometer.errors import UserError
-
-T = TypeVar("T")
 
 
 class Spec(
@@ -27,7 +25,7 @@ class Spec(
     """The base of every spec; a member of a choice adds `tag="..."` and `tag_field="kind"`."""
 
 
-def parse(value: Any, type_: type[T] | Any, *, where: str = "$") -> T:
+def parse(value: Any, type_: Any, *, where: str = "$") -> Any:
     """`value` (plain data) as a `type_`, or a UserError that carries the path."""
     try:
         return msgspec.convert(value, type_, strict=False)
@@ -35,7 +33,7 @@ def parse(value: Any, type_: type[T] | Any, *, where: str = "$") -> T:
         raise _told(error, where) from None
 
 
-def parse_short(text: str, type_: type[T] | Any, *, where: str) -> T:
+def parse_short(text: str, type_: Any, *, where: str) -> Any:
     """A short form ("gamma:rate=4,cv=2") as a `type_`."""
     return parse(short_form(text, where=where), type_, where=where)
 
@@ -56,14 +54,14 @@ def short_form(text: str, *, where: str) -> dict[str, Any]:
     return out
 
 
-def read_spec(path: str | Path, type_: type[T] | Any) -> T:
+def read_spec(path: str | Path, type_: Any) -> Any:
     """A YAML or JSON file as a `type_`; errors carry the file and the path in it."""
     return parse(read_mapping(path), type_, where=f"{path}: $")
 
 
 def read_mapping(path: str | Path) -> Any:
     """The plain data of a YAML or JSON file."""
-    import yaml  # noqa: PLC0415 - only files need it, and the command line starts faster without
+    import yaml
 
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ This module knows no I/O and no protocol. The invariants are in `check`; whoever
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -297,8 +297,3 @@ def _no_row(bad: NDArray[np.bool_], t: Timeline, what: str) -> None:
     rows = np.flatnonzero(bad)
     if len(rows):
         raise BrokenRun(f"request {t.request_id[rows[0]]!r} {what} ({len(rows)} such)")
-
-
-assert tuple(ROW_COLUMNS) + ("chunk_offset",) + tuple(CHUNK_COLUMNS) == tuple(
-    f.name for f in fields(Timeline)
-)

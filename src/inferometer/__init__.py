@@ -1,0 +1,1 @@
+"""Inferometer measures LLM inference serving, and says how far the measurement can be trusted."""
