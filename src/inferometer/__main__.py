@@ -1,0 +1,5 @@
+"""`python -m inferometer`: the command line."""
+
+from inferometer.cli import main
+
+main()

@@ -1,0 +1,162 @@
+"""From spool to timeline: where bytes become tokens, after the clock has stopped.
+
+The reply says what happened (`wire.Reply`); the driver's own verdict (a timeout, a reset, a cancellation) is laid over
+it. Stamps that fall before the sending of their request (the wall clock was stepped while it ran) are moved to it and
+counted. Nothing that started is left out: a request without a single byte is a row too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from inferometer.load import spool as ends
+from inferometer.load.options import Target
+from inferometer.load.spool import Record
+from inferometer.plan import Plan
+from inferometer.timeline import (
+    ABSENT,
+    ROW_COLUMNS,
+    Ints,
+    Timeline,
+    absent,
+    build,
+    in_order,
+    offsets,
+)
+from inferometer.wire import DIALECTS, Limits, Reply, ReplyFacts
+
+CountTokens = Callable[[list[str]], list[int]]
+
+
+class Digest(NamedTuple):
+    """A timeline, and what its making met. `notes`: how many replies each remark was made about."""
+
+    timeline: Timeline
+    notes: Counter[str]
+    clamped: int
+
+
+class Stripe(NamedTuple):
+    """What a digest must know of the rows that a spool speaks of: `rows[place]` is the place's row in `plan`."""
+
+    plan: Plan
+    rows: Ints
+    prompt_tokens: (
+        Any  # int32[n], what the tokenizer counted; the planned count where it was never asked
+    )
+    epoch_ns: int
+    warmup_ns: int
+
+
+def digest(
+    records: Iterable[Record],
+    stripe: Stripe,
+    target: Target,
+    count_tokens: CountTokens,
+    keep: Callable[[str, dict[str, str]], None] | None = None,
+) -> Digest:
+    """The timeline of `records` (read one at a time); `keep` is given each request's id and its text."""
+    columns: dict[str, list[Any]] = {name: [] for name in ROW_COLUMNS}
+    chunks: dict[str, list[Any]] = {"chunk_ns": [], "chunk_tokens": [], "chunk_channel": []}
+    sizes: list[int] = []
+    notes: Counter[str] = Counter()
+    clamped = 0
+    for record in records:
+        facts = _facts(record, stripe, target, count_tokens, keep is not None)
+        chunk_ns, moved = _after_sending(facts.chunk_ns, record.ending.sent_ns)
+        clamped += moved
+        for name, value in _row(record, facts, stripe, chunk_ns).items():
+            columns[name].append(value)
+        chunks["chunk_ns"].append(chunk_ns - stripe.epoch_ns)
+        chunks["chunk_tokens"].append(facts.chunk_tokens)
+        chunks["chunk_channel"].append(facts.chunk_channel)
+        sizes.append(len(chunk_ns))
+        notes.update(facts.notes)
+        if keep is not None:
+            keep(columns["request_id"][-1], facts.text)
+    flat = {name: np.concatenate(parts) if parts else () for name, parts in chunks.items()}
+    timeline = build(
+        len(sizes), **columns, chunk_offset=offsets(np.array(sizes, dtype=np.int64)), **flat
+    )
+    return Digest(in_order(timeline), notes, clamped)
+
+
+def _facts(
+    record: Record, stripe: Stripe, target: Target, count_tokens: CountTokens, keep_text: bool
+) -> ReplyFacts:
+    expected = int(stripe.plan.output_tokens[stripe.rows[record.ending.row]])
+    reply = Reply(DIALECTS[target.dialect], Limits(), expected, keep_text=keep_text)
+    feed = reply.feed
+    for t_ns, data in zip(record.stamps_ns.tolist(), record.reads, strict=True):
+        feed(t_ns, data)
+    if record.ending.cause in (ends.CLOSED, ends.RESET):
+        reply.eof(record.ending.ended_ns, reset=record.ending.cause == ends.RESET)
+    return reply.facts(count_tokens)
+
+
+def _row(record: Record, facts: ReplyFacts, stripe: Stripe, chunk_ns: Ints) -> dict[str, Any]:
+    plan, ending = stripe.plan, record.ending
+    row = int(stripe.rows[ending.row])
+    status, error = verdict(record, facts)
+    since = stripe.epoch_ns
+    intended_ns = ending.intended_ns - since
+    last_ns = int(chunk_ns[-1]) if len(chunk_ns) else ending.ended_ns
+    prompt = facts.prompt_tokens
+    return {
+        "request_id": plan.request_id[row],
+        "session_id": plan.session_id[row],
+        "turn": plan.turn[row],
+        "app": plan.app[row],
+        "intended_ns": intended_ns,
+        "sent_ns": _since(ending.sent_ns, since),
+        "first_byte_ns": max(int(record.stamps_ns[0]), ending.sent_ns) - since
+        if record.reads
+        else ABSENT,
+        "ended_ns": max(ending.ended_ns, last_ns) - since,
+        "status": status,
+        "error": error,
+        "http_status": facts.http_status or absent(np.int16),
+        "prompt_tokens": int(stripe.prompt_tokens[ending.row]) if prompt is None else prompt,
+        "output_tokens": facts.output_tokens,
+        "token_source": facts.token_source,
+        "cached_tokens": absent(np.int32) if facts.cached_tokens is None else facts.cached_tokens,
+        "finish_reason": facts.finish_reason,
+        "scheduled_ns": ABSENT,
+        "phase": "warmup" if intended_ns < stripe.warmup_ns else "measure",
+        "connect_ns": ending.connect_ns,
+        "attempts": max(ending.attempts, 1),
+    }
+
+
+def verdict(record: Record, facts: ReplyFacts) -> tuple[str, str | None]:
+    """(status, error) of a request: the reply's own word if it is whole, else what the driver saw."""
+    cause, told = record.ending.cause, record.ending.error or None
+    if cause == ends.DROPPED:
+        return "dropped", told
+    if facts.status == "ok" and cause != ends.CANCELLED:
+        return "ok", None
+    if not record.reads and cause in (ends.NO_CONNECTION, ends.RESET, ends.CLOSED):
+        return "connect_error", told or "the server closed the connection without a reply"
+    overruled = {ends.TIMEOUT: "timeout", ends.LIMIT: "protocol_error", ends.CANCELLED: "cancelled"}
+    if cause in overruled and facts.status not in ("http_error", "protocol_error"):
+        return overruled[cause], told
+    return facts.status, _both(facts.error, told)
+
+
+def _both(reply: str | None, driver: str | None) -> str | None:
+    return f"{reply} ({driver})" if reply and driver else reply or driver
+
+
+def _after_sending(chunk_ns: Ints, sent_ns: int) -> tuple[Ints, int]:
+    if not len(chunk_ns):
+        return chunk_ns, 0
+    straight = np.maximum(np.maximum.accumulate(chunk_ns), sent_ns)
+    return straight, int(np.count_nonzero(straight != chunk_ns))
+
+
+def _since(t_ns: int, epoch_ns: int) -> int:
+    return t_ns if t_ns == ABSENT else t_ns - epoch_ns

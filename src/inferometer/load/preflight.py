@@ -1,0 +1,268 @@
+"""Before any load: is the server there, does it know the model, what does it accept, what does it say of itself?
+
+Everything that a person can get wrong ends here, in one line: a server that is down, a wrong path, a model that is
+not served, a key that is refused. What only *may* be wrong (an overloaded or a faulty server) does not: measuring that
+is the point, so it becomes a note.
+
+One small request (`X-Request-Id: preflight-...`, four tokens) finds out whether the server takes `ignore_eos` and
+usage reports in the stream, and steps down until it is accepted; vLLM takes all, transformers serve answers 422.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import ssl
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from inferometer.errors import TargetError, UserError
+from inferometer.load.options import Endpoint, Target, Trust, endpoint, login
+from inferometer.load.requests import request_headers
+from inferometer.load.telemetry import fetch, plain_connection
+from inferometer.run import redact_text
+from inferometer.wire import DIALECTS, Ask
+
+DEFAULT_DIALECT = "openai-chat"
+CONNECT_S = 5.0
+PROBE_S = 20.0
+PROBE_BYTES = 1 << 20
+
+# What to ask for, from all to nothing: (ignore_eos, usage).
+_LADDER = (
+    (True, "continuous"),
+    (True, "final"),
+    (False, "continuous"),
+    (False, "final"),
+    (False, "none"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A target that can be measured; `facts` go to the manifest, `notes` to the reader."""
+
+    target: Target
+    facts: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def find(
+    urls: list[str],
+    *,
+    model: str | None = None,
+    dialect: str | None = None,
+    api_key: str | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
+    trust: Trust | None = None,
+    extra: dict[str, Any] | None = None,
+    probe: bool = True,
+) -> Found:
+    """The target behind `urls` (round-robin where there are several).
+
+    `dialect` defaults to the one whose path a URL ends with, else to OpenAI chat completions.
+    Raises UserError for what is spelled wrong, TargetError for a server that cannot be used.
+    """
+    name = dialect or _dialect_of(urls[0])
+    if name not in DIALECTS:
+        raise UserError(
+            f"no dialect {name!r}", where="--dialect", remedy=f"one of {', '.join(DIALECTS)}"
+        )
+    endpoints = tuple(endpoint(url, DIALECTS[name].path) for url in urls)
+    secret = [
+        pair for pair in DIALECTS[name].headers(api_key) if pair not in DIALECTS[name].headers(None)
+    ]
+    own = (*login(urls[0]), *secret, *headers)
+    target = Target(endpoints, name, model or "", own, trust or Trust(), extra=extra or {})
+    for each in endpoints:
+        _reach(each, target.trust)
+    facts = _facts(target)
+    target = replace(target, model=_model(model, facts))
+    if not probe:
+        return Found(target, facts)
+    accepted, notes = _probe(target)
+    return Found(accepted, facts, tuple(notes))
+
+
+# --- is it there ------------------------------------------------------------------------------------------------------
+
+
+def _reach(endpoint: Endpoint, trust: Trust) -> None:
+    """Connect once, and shake hands where there is TLS."""
+    where = endpoint.authority
+    target = Target((endpoint,), DEFAULT_DIALECT, "", trust=trust)
+    connection = plain_connection(endpoint, target, CONNECT_S)
+    try:
+        connection.connect()
+    except ssl.SSLCertVerificationError as error:
+        remedy = "give the authority with --ca FILE, or --insecure"
+        raise TargetError(f"TLS: {error.verify_message}", where=where, remedy=remedy) from None
+    except ssl.SSLError as error:
+        raise TargetError(
+            f"TLS: {error.reason or error}", where=where, remedy="is it an https port?"
+        ) from None
+    except socket.gaierror as error:
+        raise TargetError(f"no such host ({error.strerror})", where=where) from None
+    except TimeoutError:
+        raise TargetError(f"no connection within {CONNECT_S:g} s", where=where) from None
+    except OSError as error:
+        remedy = "is the server up, and the port right?"
+        raise TargetError(
+            f"cannot connect: {error.strerror or error}", where=where, remedy=remedy
+        ) from None
+    finally:
+        connection.close()
+
+
+# --- what it says of itself -------------------------------------------------------------------------------------------
+
+
+def _facts(target: Target) -> dict[str, Any]:
+    first = target.endpoints[0]
+    facts: dict[str, Any] = {}
+    models = _get_json(first, "/v1/models", target)
+    if isinstance(models, dict) and isinstance(models.get("data"), list):
+        facts["models"] = [entry for entry in models["data"] if isinstance(entry, dict)][:50]
+    version = _get_json(first, "/version", target)
+    if isinstance(version, dict):
+        facts["version"] = version
+    facts["engine"] = engine_of(facts)
+    return facts
+
+
+def engine_of(facts: dict[str, Any]) -> str | None:
+    """The engine's name, where its model list tells (`owned_by`)."""
+    owners = {str(entry.get("owned_by", "")).lower() for entry in facts.get("models", [])}
+    for owner in owners:
+        for known in ("vllm", "sglang", "llamacpp", "llama.cpp", "inferometer", "ollama"):
+            if known in owner:
+                return known
+    return None
+
+
+def _get_json(endpoint: Endpoint, path: str, target: Target) -> Any:
+    try:
+        status, body = fetch(endpoint, _beside(endpoint, path), target, timeout_s=CONNECT_S)
+        return msgspec.json.decode(body) if status == 200 else None
+    except (OSError, http.client.HTTPException, msgspec.DecodeError):
+        return None
+
+
+def _beside(endpoint: Endpoint, path: str) -> str:
+    own = endpoint.path.split("?")[0]
+    base = own.split("/v1/")[0] if "/v1/" in own else ""
+    prefix = f"http://{endpoint.authority}" if endpoint.proxy and not endpoint.tls else ""
+    return f"{prefix}{base}{path}"
+
+
+def _model(asked: str | None, facts: dict[str, Any]) -> str:
+    served = [str(entry.get("id")) for entry in facts.get("models", []) if entry.get("id")]
+    if asked is None:
+        if len(served) == 1:
+            return served[0]
+        what = (
+            f"it serves {len(served)} models" if served else "the server does not list its models"
+        )
+        known = f" ({', '.join(served[:8])})" if served else ""
+        raise UserError(
+            f"which model? {what}{known}", where="--model", remedy="name one with --model"
+        )
+    if served and asked not in served:
+        raise TargetError(
+            f"the model {asked!r} is not served",
+            where="--model",
+            remedy=f"it serves {', '.join(served[:8])}",
+        )
+    return asked
+
+
+def _dialect_of(url: str) -> str:
+    path = url.split("?", maxsplit=1)[0].rstrip("/")
+    matching = [name for name, dialect in DIALECTS.items() if path.endswith(dialect.path)]
+    return max(matching, key=lambda name: len(DIALECTS[name].path), default=DEFAULT_DIALECT)
+
+
+# --- what it accepts --------------------------------------------------------------------------------------------------
+
+
+def _probe(target: Target) -> tuple[Target, list[str]]:
+    notes: list[str] = []
+    for ignore_eos, usage in _LADDER:
+        attempt = replace(target, ignore_eos=ignore_eos, usage=usage)
+        try:
+            status, said = _ask_once(attempt)
+        except (OSError, http.client.HTTPException) as error:
+            return target, [
+                f"preflight: the trial request failed ({redact_text(str(error) or type(error).__name__)})"
+            ]
+        if status not in (400, 422):
+            _refuse(status, said, target)
+            return attempt, notes + _remark(status, said)
+        notes = [f"preflight: HTTP {status} without ignore_eos={ignore_eos}, usage={usage}: {said}"]
+    return target, [f"preflight: every form of the trial request was refused: {said}"]
+
+
+def _ask_once(target: Target) -> tuple[int, str]:
+    """(status, the beginning of what it said) of one small request."""
+    first = target.endpoints[0]
+    ask = Ask(
+        model=target.model,
+        prompt="Say yes.",
+        output_tokens=4,
+        ignore_eos=target.ignore_eos,
+        stream=target.stream,
+        usage=target.usage,
+        extra=target.extra,
+    )
+    connection = plain_connection(first, target, PROBE_S)
+    headers = dict(request_headers(target)) | {"X-Request-Id": f"preflight-{time.monotonic_ns():x}"}
+    try:
+        connection.request("POST", first.target, DIALECTS[target.dialect].encode(ask), headers)
+        response = connection.getresponse()
+        return response.status, _gist(_read_some(response))
+    finally:
+        connection.close()
+
+
+def _read_some(response: http.client.HTTPResponse) -> bytes:
+    deadline, body = time.monotonic() + PROBE_S, b""
+    while time.monotonic() < deadline and len(body) < PROBE_BYTES:
+        data = response.read1(65536)
+        if not data:
+            break
+        body += data
+    return body
+
+
+def _refuse(status: int, said: str, target: Target) -> None:
+    where = redact_text(f"{target.endpoints[0].authority}{target.endpoints[0].path}")
+    if status in (401, 403):
+        raise TargetError(
+            f"HTTP {status}: {said}", where=where, remedy="give a valid key with --api-key"
+        )
+    if status == 404 and "model" in said.lower():
+        raise TargetError(
+            f"HTTP 404: {said}", where=where, remedy="name a served model with --model"
+        )
+    if status in (404, 405):
+        raise TargetError(
+            f"HTTP {status}: {said}", where=where, remedy="check the path, or choose a --dialect"
+        )
+
+
+def _remark(status: int, said: str) -> list[str]:
+    return (
+        [f"preflight: the trial request was answered with HTTP {status}: {said}"]
+        if status >= 300
+        else []
+    )
+
+
+def _gist(body: bytes) -> str:
+    text = body[:2000].decode("utf-8", "replace")
+    message = re.search(r'"(?:message|detail|error)"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
+    return redact_text(" ".join((message[1] if message else text).split())[:200]) or "(no body)"
