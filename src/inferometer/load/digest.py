@@ -19,6 +19,7 @@ from inferometer.load.spool import Record
 from inferometer.plan import Plan
 from inferometer.timeline import (
     ABSENT,
+    CHANNELS,
     ROW_COLUMNS,
     Ints,
     Timeline,
@@ -27,9 +28,7 @@ from inferometer.timeline import (
     in_order,
     offsets,
 )
-from inferometer.wire import DIALECTS, Limits, Reply, ReplyFacts
-
-CountTokens = Callable[[list[str]], list[int]]
+from inferometer.wire import DIALECTS, CountTokens, Limits, Reply, ReplyFacts
 
 
 class Digest(NamedTuple):
@@ -67,17 +66,19 @@ def digest(
     clamped = 0
     for record in records:
         facts = _facts(record, stripe, target, count_tokens, keep is not None)
-        chunk_ns, moved = _after_sending(facts.chunk_ns, record.ending.sent_ns)
+        chunk_ns, moved = _after_sending(
+            np.array(facts.chunk_ns, dtype=np.int64), record.ending.sent_ns
+        )
         clamped += moved
         for name, value in _row(record, facts, stripe, chunk_ns).items():
             columns[name].append(value)
         chunks["chunk_ns"].append(chunk_ns - stripe.epoch_ns)
-        chunks["chunk_tokens"].append(facts.chunk_tokens)
-        chunks["chunk_channel"].append(facts.chunk_channel)
+        chunks["chunk_tokens"].append(np.array(facts.chunk_tokens, dtype=np.int32))
+        chunks["chunk_channel"].append(np.array(facts.chunk_channel, dtype=np.int8))
         sizes.append(len(chunk_ns))
         notes.update(facts.notes)
         if keep is not None:
-            keep(columns["request_id"][-1], facts.text)
+            keep(columns["request_id"][-1], dict(zip(CHANNELS, facts.text or (), strict=False)))
     flat = {name: np.concatenate(parts) if parts else () for name, parts in chunks.items()}
     timeline = build(
         len(sizes), **columns, chunk_offset=offsets(np.array(sizes, dtype=np.int64)), **flat
@@ -89,13 +90,13 @@ def _facts(
     record: Record, stripe: Stripe, target: Target, count_tokens: CountTokens, keep_text: bool
 ) -> ReplyFacts:
     expected = int(stripe.plan.output_tokens[stripe.rows[record.ending.row]])
-    reply = Reply(DIALECTS[target.dialect], Limits(), expected, keep_text=keep_text)
+    reply = Reply(DIALECTS[target.dialect], Limits(), expected)
     feed = reply.feed
     for t_ns, data in zip(record.stamps_ns.tolist(), record.reads, strict=True):
         feed(t_ns, data)
     if record.ending.cause in (ends.CLOSED, ends.RESET):
         reply.eof(record.ending.ended_ns, reset=record.ending.cause == ends.RESET)
-    return reply.facts(count_tokens)
+    return reply.facts(count_tokens, keep_text=keep_text)
 
 
 def _row(record: Record, facts: ReplyFacts, stripe: Stripe, chunk_ns: Ints) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from inferometer.load.connection import (
     tls_context,
 )
 from inferometer.load.framing import LAST_CHUNK, NEVER, Framing, ended_with_trailers, framing
-from inferometer.load.gauges import CollectorOff, Gauges, lag_bucket
+from inferometer.load.gauges import Gauges, lag_bucket
 from inferometer.load.options import Drive, Endpoint, Target
 from inferometer.load.spool import Ending, Spool
 from inferometer.timeline import ABSENT
@@ -48,6 +48,9 @@ from inferometer.timeline import ABSENT
 now_ns = time.monotonic_ns
 
 PAUSE_NS = 500_000
+BLOCKED_NS = 20_000  # a wait that took longer did wait: what it returned has just become readable
+BACKLOG = 256  # noted records beyond which more than one is written per pass
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 BUSY_BATCH = 4  # a pass that finds this many readable streams is followed by a pause
 WATCH_NS = 100 * MILLISECOND
 SPILL_BYTES = 262_144  # a live request whose backlog is larger is written out as a segment
@@ -93,6 +96,9 @@ class Driver:
         self.in_flight = 0
         self.epoch_ns = 0
         self.cancelled = False
+        self.unwritten: deque[tuple[Ending, list[bytes], list[bytes]]] = deque()
+        # Only the kernel's stamps allow to let reads wait; with user stamps no pass is ever "busy".
+        self.busy_batch = BUSY_BATCH if drive.stamps == "kernel" else 1 << 30
         self.stopped: str | None = None
         self._anchor = anchor()
         self._next_watch_ns = 0
@@ -117,11 +123,10 @@ class Driver:
         """
         self.epoch_ns = epoch_ns
         gauges = self.gauges
-        with CollectorOff(gauges):
-            cpu, wall = time.process_time(), now_ns()
-            self._loop(watch)
-            gauges.cpu_s = time.process_time() - cpu
-            gauges.wall_s = (now_ns() - wall) / SECOND
+        cpu, wall = time.process_time(), now_ns()
+        self._loop(watch)
+        gauges.cpu_s = time.process_time() - cpu
+        gauges.wall_s = (now_ns() - wall) / SECOND
 
     def stop(self, reason: str) -> None:
         """Start no more requests; those in flight are waited for."""
@@ -140,7 +145,7 @@ class Driver:
         self.epoll.close()
 
     def _loop(self, watch: Callable[[], None]) -> None:
-        batch = 0
+        batch, looked_ns = 0, now_ns()
         while True:
             now = now_ns()
             if now >= self._next_watch_ns:
@@ -148,15 +153,18 @@ class Driver:
                 watch()
             due_ns = self._send_due(now)
             if due_ns is None and not self.in_flight:
+                self._write(everything=True)
                 return
-            waits_until = (
-                self._next_watch_ns if due_ns is None else min(due_ns, self._next_watch_ns)
-            )
-            ready = self._wait(waits_until, batch)
+            until_ns = self._next_watch_ns if due_ns is None else min(due_ns, self._next_watch_ns)
+            before_ns = now_ns()
+            ready = self._pause(until_ns) if batch >= self.busy_batch else self._wait(until_ns)
+            after_ns = now_ns()
+            blocked = batch < self.busy_batch and after_ns - before_ns > BLOCKED_NS
             batch = len(ready)
             if batch:
                 self._handle(ready)
-                self._note_lag(now_ns() - now, batch)
+                self._note_lag(now_ns() - (after_ns if blocked else looked_ns), batch)
+            looked_ns = after_ns
 
     def _send_due(self, now: int) -> int | None:
         """Send what is due; returns when the next row is due, None where that is not known yet."""
@@ -166,12 +174,11 @@ class Driver:
         next_ns = self.agenda.next_ns()
         return None if next_ns is None else next_ns + self.epoch_ns
 
-    def _wait(self, until_ns: int, last_batch: int) -> list[tuple[int, int]]:
+    def _wait(self, until_ns: int) -> list[tuple[int, int]]:
+        """Wait for something to read, until `until_ns` at the latest."""
         poll = self.epoll.poll
-        if last_batch >= BUSY_BATCH and self.drive.stamps == "kernel":
-            pause_ns = min(PAUSE_NS, until_ns - now_ns())
-            if pause_ns > 0:
-                time.sleep(pause_ns / SECOND)
+        if self.unwritten:
+            self._write()
             return poll(0, 4096)
         left_ns = until_ns - now_ns()
         if left_ns <= 0:
@@ -180,6 +187,17 @@ class Driver:
             return poll((left_ns // MILLISECOND - 1) / 1000, 4096)
         select.select((self.epoll,), (), (), left_ns / SECOND)
         return poll(0, 4096)
+
+    def _pause(self, until_ns: int) -> list[tuple[int, int]]:
+        """Let readable streams gather for a moment; the time is used to write down what has ended."""
+        end_ns = min(until_ns, now_ns() + PAUSE_NS)
+        self._write()
+        while self.unwritten and now_ns() < end_ns:
+            self._write()
+        left_ns = end_ns - now_ns()
+        if left_ns > 0:
+            time.sleep(left_ns / SECOND)
+        return self.epoll.poll(0, 4096)
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
         """The hot path: everything here is paid for by every token."""
@@ -381,11 +399,19 @@ class Driver:
         self.agenda.ended(row, ended_ns - self.epoch_ns, ok=ok)
 
     def _append(self, ending: Ending, stamps: list[bytes], reads: list[bytes]) -> None:
+        """Note a record; it is written within the next pauses, so that a wave of ends delays no read."""
+        self.unwritten.append((ending, stamps, reads))
+
+    def _write(self, *, everything: bool = False) -> None:
+        """Write the oldest noted record; more of them where they pile up."""
+        count = len(self.unwritten) if everything else 1 + len(self.unwritten) // BACKLOG
         try:
-            self.spool.append(ending, stamps, reads)
+            for _ in range(min(count, len(self.unwritten))):
+                self.spool.append(*self.unwritten.popleft())
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            if error.errno not in DISK_FULL:
                 raise
+            self.unwritten.clear()  # there is no room for them either
             self.cancel(f"the run directory cannot be written: {error.strerror}")
 
     def _record_dropped(self) -> None:
@@ -607,8 +633,11 @@ class Driver:
         """The stamp of the last read on the monotonic clock; 0 where there was none."""
         if not c.stamps:
             return 0
-        seconds, ns = TIMESPEC.unpack(c.stamps[-1])
-        return seconds * SECOND + ns - (self._anchor.unix_ns - self._anchor.monotonic_ns)
+        return self._monotonic_ns(c.stamps[-1])
+
+    def _monotonic_ns(self, stamp: bytes) -> int:
+        seconds, ns = TIMESPEC.unpack(stamp)
+        return int(seconds * SECOND + ns - (self._anchor.unix_ns - self._anchor.monotonic_ns))
 
     def _user_stamp(self) -> bytes:
         self.gauges.user_stamps += 1
@@ -627,8 +656,7 @@ class Driver:
         gauges.bytes += self._received(c)
         gauges.recent_lag_ns.append(c.sent_ns - c.intended_ns)
         if len(c.stamps) > 2 and last_ns:
-            seconds, ns = TIMESPEC.unpack(c.stamps[0])
-            first_ns = seconds * SECOND + ns - (self._anchor.unix_ns - self._anchor.monotonic_ns)
+            first_ns = self._monotonic_ns(c.stamps[0])
             gauges.recent_first_ns.append(first_ns - c.intended_ns)
             gauges.recent_gap_ns.append((last_ns - first_ns) / (len(c.stamps) - 1))
 

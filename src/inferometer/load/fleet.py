@@ -220,7 +220,7 @@ def _workers(plan: Plan, found: Found, drive: Drive, folder: Path) -> Iterator[C
 
 def _spawn() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "inferometer.load.worker"],
+        [sys.executable, "-m", "inferometer.load"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # an interrupt at the terminal is the parent's to handle

@@ -7,12 +7,14 @@ to a manifest is `Target.described()`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from inferometer.errors import UserError
 from inferometer.run import redact_text
 from inferometer.spec import Spec
+
+Usage = Literal["continuous", "final", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Target:
     ] = ()  # authorization and the user's own; never written anywhere
     trust: Trust = field(default_factory=Trust)
     ignore_eos: bool = True
-    usage: str = "continuous"  # continuous | final | none: what the server was seen to accept
+    usage: Usage = "continuous"  # what the server was seen to accept
     stream: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
 

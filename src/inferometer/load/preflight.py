@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from inferometer.errors import TargetError, UserError
-from inferometer.load.options import Endpoint, Target, Trust, endpoint, login
+from inferometer.load.options import Endpoint, Target, Trust, Usage, endpoint, login
 from inferometer.load.requests import request_headers
 from inferometer.load.telemetry import fetch, plain_connection
 from inferometer.run import redact_text
@@ -33,7 +33,7 @@ PROBE_S = 20.0
 PROBE_BYTES = 1 << 20
 
 # What to ask for, from all to nothing: (ignore_eos, usage).
-_LADDER = (
+_LADDER: tuple[tuple[bool, Usage], ...] = (
     (True, "continuous"),
     (True, "final"),
     (False, "continuous"),

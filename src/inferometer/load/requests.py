@@ -108,9 +108,5 @@ def _request(plan: Plan, row: int, text: str, target: Target, index: int) -> byt
 def request_headers(target: Target) -> list[tuple[str, str]]:
     """The headers that every request to `target` carries; a user's header replaces a default of the same name."""
     own = {name.lower() for name, _ in target.headers}
-    defaults = [
-        *DIALECTS[target.dialect].headers(None),
-        ("Accept-Encoding", "identity"),
-        ("User-Agent", "inferometer"),
-    ]
+    defaults = [*DIALECTS[target.dialect].headers(None), ("user-agent", "inferometer")]
     return [pair for pair in defaults if pair[0].lower() not in own] + list(target.headers)

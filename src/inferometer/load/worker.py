@@ -1,4 +1,4 @@
-"""One worker process: encode, open connections, drive, digest, report. Run as `python -m inferometer.load.worker`.
+"""One worker process: encode, open connections, drive, digest, report. Run as `python -m inferometer.load`.
 
 It is told its job over a pipe (pickled by the parent: the pipe is private, and the job holds secrets that must not
 touch the disk), then "start NS"; later perhaps "stop REASON" or "cancel REASON". It answers in JSON lines: heartbeats,
@@ -29,7 +29,7 @@ from inferometer.load.agenda import Agenda
 from inferometer.load.connection import kernel_stamps_work
 from inferometer.load.digest import Digest, Stripe, digest
 from inferometer.load.driver import Driver
-from inferometer.load.gauges import allow_descriptors, sharpen_timers
+from inferometer.load.gauges import CollectorOff, allow_descriptors, sharpen_timers
 from inferometer.load.instrument import Report
 from inferometer.load.options import Drive, Target
 from inferometer.load.progress import Heartbeat
@@ -102,10 +102,11 @@ class Worker:
         requests = self._encoded()
         spool = Spool(spool_path(job.folder, job.worker))
         driver = self._made_driver(agenda, requests, spool)
-        self._get_ready(driver)
-        epoch_ns = self._started()
-        self._stage = "running"
-        driver.run(epoch_ns, self._watch)
+        with CollectorOff(driver.gauges):
+            self._get_ready(driver)
+            epoch_ns = self._started()
+            self._stage = "running"
+            driver.run(epoch_ns, self._watch)
         driver.close()
         spool.close()
         self._stage = "digesting"
@@ -321,7 +322,3 @@ def main() -> int:
         beats.flush()
         return error.exit_code
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

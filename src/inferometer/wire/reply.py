@@ -1,0 +1,321 @@
+"""One reply, from its stamped bytes to its facts.
+
+`Reply` is fed what arrived and when, in order; it reads HTTP, then the framing of the stream, then the dialect, and
+keeps of each event a delta and the stamp of the read that completed it (events of one read share its stamp: nothing
+finer was seen). `facts` then says what the reply was. No sockets, no clock, no state beside the one reply.
+
+How a reply ended (`ReplyFacts.status`, of timeline.STATUSES), the first that applies:
+    protocol_error   not HTTP, or a limit was broken: `broken`, and nothing is read any more
+    http_error       the status is 300 or more; a redirect is one, and is never followed
+    protocol_error   the stream brought an error object, something that is not the protocol's JSON, or a finish reason
+                     that means failure; or the content type is not one that a reply has
+    truncated        the connection ended inside of the message; or the message ended before the reply did: without a
+                     finish reason, or, where the protocol's end marker says as much, without that
+    ok               otherwise, a reply without a single token included
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from inferometer.timeline import CHANNELS
+from inferometer.wire.dialects import Dialect
+from inferometer.wire.http import ResponseReader
+from inferometer.wire.limits import KIB, Limits
+from inferometer.wire.ndjson import JsonDocument, JsonLines
+from inferometer.wire.sse import Event, EventStream
+from inferometer.wire.tokens import Counted, CountTokens, count
+from inferometer.wire.transcript import Transcript, body_message, one_line
+
+
+class Framing(Protocol):
+    """What cuts a body into events: (name, data) pairs. `broken` names the limit that was broken."""
+
+    broken: str | None
+
+    def feed(self, body: bytes) -> list[Event]: ...  # noqa: D102
+
+    def close(self) -> list[Event]: ...  # noqa: D102
+
+
+FRAMINGS: dict[str, Callable[[Limits], Framing]] = {
+    "text/event-stream": EventStream,
+    "application/x-ndjson": JsonLines,
+    "application/ndjson": JsonLines,
+    "application/jsonl": JsonLines,
+    "application/json": JsonDocument,
+}
+UNTYPED = ("", "text/plain", "application/octet-stream")  # then the dialect knows how it streams
+
+FAILED_REASONS = ("error", "abort")  # finish reasons of vLLM and SGLang that are none
+
+_ERROR_BODY = 16 * KIB
+
+
+@dataclass(frozen=True, slots=True, eq=True)
+class ReplyFacts:
+    """What one reply was. The chunk lists are equally long: one entry per event (and channel) of the stream.
+
+    `error`: one line, None where all is well. Stamps are those that were fed; None: no byte came.
+    `notes`: what a reader of the numbers should know. `text`: per channel of timeline.CHANNELS, if asked for.
+    `tokenizer_tokens`: what the tokenizer counts in the whole text, if asked for.
+    """
+
+    status: str
+    error: str | None
+    http_status: int | None
+    first_byte_ns: int | None
+    last_byte_ns: int | None
+    chunk_ns: list[int]
+    chunk_tokens: list[int]
+    chunk_channel: list[int]
+    prompt_tokens: int | None
+    output_tokens: int
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    token_source: str
+    finish_reason: str | None
+    notes: tuple[str, ...] = ()
+    text: tuple[str, ...] | None = None
+    tokenizer_tokens: int | None = None
+
+
+class Reply:
+    """One reply being read. Mutable. `expect`: how many tokens were asked for, which bounds how many events may come."""
+
+    __slots__ = (
+        "_dialect",
+        "_events_left",
+        "_framing",
+        "_http",
+        "_keep_text",
+        "_limits",
+        "_most",
+        "_over",
+        "_read",
+        "_refused",
+        "_stamps",
+        "_trouble",
+        "first_byte_ns",
+        "last_byte_ns",
+        "transcript",
+    )
+
+    def __init__(
+        self, dialect: Dialect, limits: Limits, expect: int, *, keep_text: bool = False
+    ) -> None:
+        self._dialect, self._limits, self._keep_text = dialect, limits, keep_text
+        self._read = dialect.read
+        self._http = ResponseReader(limits)
+        self._framing: Framing | None = None  # known when the head is
+        self._most = self._events_left = limits.events(expect)
+        self._stamps: list[int] = []  # one per delta
+        self._refused: str | None = None  # why the body is not read as a reply
+        self._trouble: str | None = None  # a limit that the stream broke
+        self._over = False  # nothing is read any more
+        self.transcript = Transcript()
+        self.first_byte_ns: int | None = None
+        self.last_byte_ns: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the HTTP message has ended and is whole."""
+        return self._http.complete
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection may carry another request."""
+        return self._http.keep_alive and not self.broken
+
+    @property
+    def broken(self) -> bool:
+        """Whether reading was given up: what is fed from now on is dropped."""
+        return self._trouble is not None or self._http.error is not None
+
+    def feed(self, t_ns: int, data: bytes) -> None:
+        """Take the bytes of one read, and its stamp."""
+        if self._over or not data:
+            self._http.feed(data)  # which notes that there is more than the response, or drops it
+            return
+        self.last_byte_ns = t_ns
+        http = self._http
+        body = http.feed(data)
+        framing = self._framing
+        if framing is None:
+            framing = self._begin(t_ns)
+        if body and framing is not None:
+            events = framing.feed(body)
+            if events:
+                self._take(t_ns, events)
+            if framing.broken:
+                self._give_up(framing.broken)
+        if http.complete or http.error:
+            self._end(t_ns)
+
+    def eof(self, t_ns: int, *, reset: bool = False) -> None:
+        """Say that the connection ended at `t_ns`, cleanly or (`reset`) not."""
+        if not self._over:
+            self._http.eof(reset=reset)
+            self._end(t_ns)
+
+    def facts(self, count_tokens: CountTokens, *, compare: bool = False) -> ReplyFacts:
+        """What the reply was, if nothing more comes.
+
+        `count_tokens` is asked only where the server does not say enough, and where `compare` wants its count of the
+        whole text beside the server's.
+        """
+        said = self.transcript
+        status, error = self._verdict()
+        counted = count(said, count_tokens, most=self._most)
+        texts = self._texts() if self._keep_text or compare else ()
+        recount = sum(count_tokens([text for text in texts if text])) if compare else None
+        usage = said.usage
+        return ReplyFacts(
+            status=status,
+            error=error,
+            http_status=self._http.status,
+            first_byte_ns=self.first_byte_ns,
+            last_byte_ns=self.last_byte_ns,
+            chunk_ns=self._stamps,
+            chunk_tokens=counted.tokens,
+            chunk_channel=[delta.channel for delta in said.deltas],
+            prompt_tokens=usage and usage.prompt,
+            output_tokens=sum(counted.tokens),
+            cached_tokens=usage and usage.cached,
+            reasoning_tokens=usage and usage.reasoning,
+            token_source=counted.source,
+            finish_reason=said.finish_reason,
+            notes=self._notes(counted, recount),
+            text=texts if self._keep_text else None,
+            tokenizer_tokens=recount,
+        )
+
+    def _begin(self, t_ns: int) -> Framing | None:
+        """Choose how to read the body, once the head is there."""
+        if self.first_byte_ns is None:
+            self.first_byte_ns = t_ns
+        if not self._http.head_complete:
+            return None
+        status = self._http.status or 0
+        kind = self._http.headers.get("content-type", "").split(";")[0].strip().lower()
+        framing = FRAMINGS.get(self._dialect.streams_as if kind in UNTYPED else kind)
+        if status >= 300:
+            self._refused = self._http_refusal(status)
+        elif framing is None:
+            self._refused = f"the content type is {kind[:80]!r}, which no reply has"
+        refused = self._refused is not None or framing is None
+        self._framing = _Beginning() if refused else framing(self._limits)
+        return self._framing
+
+    def _take(self, t_ns: int, events: list[Event]) -> None:
+        """Translate events and stamp what they add."""
+        if len(events) > self._events_left:
+            events = events[: self._events_left]
+            self._give_up(f"the stream has more than {self._most} events")
+        self._events_left -= len(events)
+        transcript, read = self.transcript, self._read
+        for name, data in events:
+            try:
+                read(data, transcript)
+            except _UNREADABLE as error:
+                self._unreadable(name, data, error)
+            if name and name == b"error":
+                transcript.fail(f"the server reported: {body_message(data)}")
+        new = len(transcript.deltas) - len(self._stamps)
+        if new == 1:
+            self._stamps.append(t_ns)
+        else:
+            self._stamps += [t_ns] * new
+
+    def _unreadable(self, name: bytes, data: bytes, error: Exception) -> None:
+        if name != b"error" and data and not data.isspace():
+            self.transcript.fail(f"an event is not what the protocol says: {error}")
+
+    def _end(self, t_ns: int) -> None:
+        """Nothing more is read; what an ended message leaves unsaid is said now."""
+        if self._http.complete and self._framing is not None and not self._over:
+            self._take(t_ns, self._framing.close())
+        self._over = True
+
+    def _give_up(self, why: str) -> None:
+        self._trouble, self._over = self._trouble or why, True
+
+    def _verdict(self) -> tuple[str, str | None]:
+        """Status and error: the table at the head of this file, row by row."""
+        http, said = self._http, self.transcript
+        if self._refused and (http.status or 0) >= 300:
+            return "http_error", self._refusal()
+        if self._trouble or (http.error and not http.cut):
+            return "protocol_error", one_line(self._trouble or str(http.error))
+        if self._refused:
+            return "protocol_error", self._refusal()
+        if said.fault:
+            return "protocol_error", said.fault
+        if said.finish_reason in FAILED_REASONS:
+            return "protocol_error", f"the server gave up: finish reason {said.finish_reason!r}"
+        if not http.complete:
+            return "truncated", http.error or "the response was not read to its end"
+        if said.finish_reason is None and not (said.ended and self._dialect.end_suffices):
+            return "truncated", f"the reply ended after {_many(len(said.deltas))}, not finished"
+        return "ok", None
+
+    def _http_refusal(self, status: int) -> str:
+        headers = self._http.headers
+        parts = [f"HTTP {status}"]
+        if "location" in headers:
+            parts.append(f"a redirect to {headers['location']} that is not followed")
+        if "retry-after" in headers:
+            parts.append(f"retry after {headers['retry-after']}")
+        return ", ".join(parts)
+
+    def _refusal(self) -> str:
+        beginning = self._framing.text if isinstance(self._framing, _Beginning) else b""
+        message = body_message(bytes(beginning))
+        return one_line(f"{self._refused}: {message}" if message else str(self._refused))
+
+    def _texts(self) -> tuple[str, ...]:
+        deltas = self.transcript.deltas
+        return tuple(
+            "".join(delta.text for delta in deltas if delta.channel == channel)
+            for channel in range(len(CHANNELS))
+        )
+
+    def _notes(self, counted: Counted, recount: int | None) -> tuple[str, ...]:
+        notes = list(counted.notes)
+        total = sum(counted.tokens)
+        if recount is not None and counted.source == "server" and recount != total:
+            notes.append(f"the server counts {total} tokens, the tokenizer {recount}")
+        if isinstance(self._framing, JsonDocument):
+            notes.append("not streamed: one document")
+        if self._http.surplus:
+            notes.append("bytes came after the end of the response")
+        return tuple(notes)
+
+
+# What a dialect's `read` meets in hostile bytes: not JSON, not of the right shape, not UTF-8, nested without end.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Beginning:
+    """A framing for bodies that are no replies: keeps what a message to a person may stand in, and no event."""
+
+    __slots__ = ("broken", "text")
+
+    def __init__(self) -> None:
+        self.broken: str | None = None
+        self.text = bytearray()
+
+    def feed(self, body: bytes) -> list[Event]:
+        self.text += body[: max(0, _ERROR_BODY - len(self.text))]
+        return []
+
+    def close(self) -> list[Event]:
+        return []
+
+
+def _many(events: int) -> str:
+    return "1 event" if events == 1 else f"{events} events"
