@@ -30,6 +30,8 @@ from inferometer.timeline import (
 )
 from inferometer.wire import DIALECTS, CountTokens, Limits, Reply, ReplyFacts
 
+COMPARED = 200
+
 
 class Digest(NamedTuple):
     """A timeline, and what its making met. `notes`: how many replies each remark was made about."""
@@ -57,15 +59,24 @@ def digest(
     target: Target,
     count_tokens: CountTokens,
     keep: Callable[[str, dict[str, str]], None] | None = None,
+    *,
+    exact: bool = False,
 ) -> Digest:
-    """The timeline of `records` (read one at a time); `keep` is given each request's id and its text."""
+    """The timeline of `records` (read one at a time).
+
+    `keep` is given each request's id and its text. `exact`: `count_tokens` counts as the server should, so the first
+    `COMPARED` replies are counted by both, and a disagreement is noted.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in ROW_COLUMNS}
     chunks: dict[str, list[Any]] = {"chunk_ns": [], "chunk_tokens": [], "chunk_channel": []}
     sizes: list[int] = []
     notes: Counter[str] = Counter()
     clamped = 0
     for record in records:
-        facts = _facts(record, stripe, target, count_tokens, keep is not None)
+        compare = exact and len(sizes) < COMPARED
+        facts = _facts(
+            record, stripe, target, count_tokens, keep_text=keep is not None, compare=compare
+        )
         chunk_ns, moved = _after_sending(
             np.array(facts.chunk_ns, dtype=np.int64), record.ending.sent_ns
         )
@@ -77,6 +88,12 @@ def digest(
         chunks["chunk_channel"].append(np.array(facts.chunk_channel, dtype=np.int8))
         sizes.append(len(chunk_ns))
         notes.update(facts.notes)
+        by_server = facts.token_source == "server"  # noqa: S105 - not that kind of token
+        if by_server and facts.tokenizer_tokens not in (
+            None,
+            facts.output_tokens,
+        ):
+            notes["the tokenizer counts other output tokens than the server"] += 1
         if keep is not None:
             keep(columns["request_id"][-1], dict(zip(CHANNELS, facts.text or (), strict=False)))
     flat = {name: np.concatenate(parts) if parts else () for name, parts in chunks.items()}
@@ -87,16 +104,22 @@ def digest(
 
 
 def _facts(
-    record: Record, stripe: Stripe, target: Target, count_tokens: CountTokens, keep_text: bool
+    record: Record,
+    stripe: Stripe,
+    target: Target,
+    count_tokens: CountTokens,
+    *,
+    keep_text: bool,
+    compare: bool,
 ) -> ReplyFacts:
     expected = int(stripe.plan.output_tokens[stripe.rows[record.ending.row]])
-    reply = Reply(DIALECTS[target.dialect], Limits(), expected)
+    reply = Reply(DIALECTS[target.dialect], Limits(), expected, keep_text=keep_text)
     feed = reply.feed
     for t_ns, data in zip(record.stamps_ns.tolist(), record.reads, strict=True):
         feed(t_ns, data)
     if record.ending.cause in (ends.CLOSED, ends.RESET):
         reply.eof(record.ending.ended_ns, reset=record.ending.cause == ends.RESET)
-    return reply.facts(count_tokens, keep_text=keep_text)
+    return reply.facts(count_tokens, compare=compare)
 
 
 def _row(record: Record, facts: ReplyFacts, stripe: Stripe, chunk_ns: Ints) -> dict[str, Any]:

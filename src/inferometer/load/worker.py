@@ -227,6 +227,7 @@ class Worker:
                 job.target,
                 self._tokenizer.count,
                 texts.keep if job.drive.keep_text else None,
+                exact=self._tokenizer.exact,
             )
         write_timeline(digested.timeline, shard_path(job.folder, job.worker))
         return digested
