@@ -57,6 +57,7 @@ SPILL_BYTES = 262_144  # a live request whose backlog is larger is written out a
 SPARE = 4  # connections opened ahead of need, at least
 MAX_RESPONSE_BYTES = 64 << 20
 MAX_HEAD_BYTES = 65_536
+STALE_NS = SECOND // 4
 RETRY_PAUSE_NS = SECOND // 2
 EVENT_BYTES = 16_384  # bytes allowed per allowed event
 RETRYABLE_STATUS = frozenset({429, 502, 503, 504})
@@ -328,7 +329,7 @@ class Driver:
         try:
             whole = c.send(self.requests(start.row))
         except OSError as error:
-            self._unsent(c, start, error)
+            self._lost(c, ends.RESET, _told(error))
             return
         if whole:
             self._expect_reply(c)
@@ -336,16 +337,31 @@ class Driver:
             c.plain = False
             self.epoll.modify(c.fd, select.EPOLLIN | select.EPOLLOUT)
 
-    def _unsent(self, c: Connection, start: Start, error: OSError) -> None:
-        """An idle connection that the server had closed: nothing was sent on it, so another one is opened."""
-        if c.connect_ns != ABSENT or self.cancelled:
-            self._broke(c, error)
-            return
+    def _lost(self, c: Connection, cause: int, error: str = "") -> None:
+        """The connection of a running request is gone."""
+        stale = (
+            c.connect_ns == ABSENT
+            and not c.stamps
+            and now_ns() - c.sent_ns < STALE_NS
+            and not self.cancelled
+        )
+        if stale:
+            self._send_anew(c)
+        else:
+            self._end(c, cause, error)
+
+    def _send_anew(self, c: Connection) -> None:
+        """Send a request again that met a connection which the server had closed while it was idle (RFC 9112, 9.3.1).
+
+        Only for a connection that had stood ready, that brought no byte, and that was gone at once; the second time it
+        is on a connection of its own, where whatever happens counts.
+        """
+        self.gauges.stale += 1
+        start = Start(c.row, c.intended_ns)
         c.row, c.state = -1, IDLE
         self._discard(c)
-        index = self.endpoint_of(start.row)
-        self.opening[index].append(start)
-        self._open(index, start)
+        self.opening[c.index].append(start)
+        self._open(c.index, start)
 
     def _expect_reply(self, c: Connection) -> None:
         c.plain = c.tls is None
@@ -513,7 +529,7 @@ class Driver:
     def _closed(self, c: Connection) -> None:
         """The server closed its side."""
         if c.state == BUSY:
-            self._end(c, ends.CLOSED)
+            self._lost(c, ends.CLOSED)
         elif c.state == IDLE:
             self._discard(c)
         else:
@@ -522,7 +538,7 @@ class Driver:
     def _broke(self, c: Connection, error: OSError) -> None:
         """The connection failed under whatever it was doing."""
         if c.state == BUSY:
-            self._end(c, ends.RESET, _told(error))
+            self._lost(c, ends.RESET, _told(error))
             return
         connecting = c.state != IDLE
         self._discard(c)

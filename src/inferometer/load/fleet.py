@@ -48,6 +48,7 @@ from inferometer.run import (
     write_plan,
     write_telemetry,
 )
+from inferometer.timeline import Timeline
 from inferometer.workload import tokenizer as tokenizers
 
 Watch = Callable[[Progress], None]
@@ -114,15 +115,26 @@ def _finish(manifest: Manifest, crew: Crew, plan: Plan, folder: Path) -> Run:
     if any(report.exhausted for report in reports):
         manifest.notes.append("the plan ran out of rows before the time was up; give --requests")
     timeline = gather(folder, manifest, plan)
-    tidy(folder, timeline)
     manifest.instrument = instrument.record(timeline, reports, planned=len(plan))
     if lost:
         manifest.instrument["valid"] = False
         manifest.instrument["invalid_reasons"].append(stopped[-1])
-    complete = manifest.stopped is None
-    write_manifest(manifest, folder, complete=complete)
-    manifest.complete = complete
+    manifest.complete = manifest.stopped is None
+    keep(folder, timeline, manifest)
     return Run(timeline, manifest, plan, folder, read_telemetry(folder))
+
+
+def keep(folder: Path, timeline: Timeline, manifest: Manifest) -> None:
+    """Put the timeline and the last word of the manifest in place."""
+    try:
+        tidy(folder, timeline)
+        write_manifest(manifest, folder, complete=manifest.complete)
+    except OSError as error:
+        raise UserError(
+            f"cannot write: {error.strerror}",
+            where=str(folder),
+            remedy="what was measured is kept there; make room, then `inferometer score` it",
+        ) from None
 
 
 # --- the crew ---------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Gauges:
     opened: int = 0
     opened_ahead: int = 0
     reused: int = 0
+    stale: int = 0
     retries: int = 0
     reads: int = 0
     bytes: int = 0

@@ -32,6 +32,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     opened: int
     opened_ahead: int
     reused: int
+    stale: int
     retries: int
     reads: int
     bytes: int
@@ -66,6 +67,7 @@ def record(timeline: Timeline, reports: list[Report], *, planned: int) -> dict[s
             "opened": sum(r.opened for r in reports),
             "opened_ahead": sum(r.opened_ahead for r in reports),
             "reused": sum(r.reused for r in reports),
+            "found_closed": sum(r.stale for r in reports),
             "connect": _spread(timeline.connect_ns[timeline.connect_ns != ABSENT]),
         },
         "retries": sum(r.retries for r in reports),

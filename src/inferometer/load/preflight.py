@@ -84,7 +84,7 @@ def find(
     target = replace(target, model=_model(model, facts))
     if not probe:
         return Found(target, facts)
-    accepted, notes = _probe(target)
+    accepted, notes = _probe(target, _served(facts))
     return Found(accepted, facts, tuple(notes))
 
 
@@ -159,25 +159,19 @@ def _beside(endpoint: Endpoint, path: str) -> str:
     return f"{prefix}{base}{path}"
 
 
+def _served(facts: dict[str, Any]) -> list[str]:
+    return [str(entry["id"]) for entry in facts.get("models", []) if entry.get("id")]
+
+
 def _model(asked: str | None, facts: dict[str, Any]) -> str:
-    served = [str(entry.get("id")) for entry in facts.get("models", []) if entry.get("id")]
-    if asked is None:
-        if len(served) == 1:
-            return served[0]
-        what = (
-            f"it serves {len(served)} models" if served else "the server does not list its models"
-        )
-        known = f" ({', '.join(served[:8])})" if served else ""
-        raise UserError(
-            f"which model? {what}{known}", where="--model", remedy="name one with --model"
-        )
-    if served and asked not in served:
-        raise TargetError(
-            f"the model {asked!r} is not served",
-            where="--model",
-            remedy=f"it serves {', '.join(served[:8])}",
-        )
-    return asked
+    """The model to ask for. A name that is not listed may be an alias: the trial request decides."""
+    served = _served(facts)
+    if asked is not None:
+        return asked
+    if len(served) == 1:
+        return served[0]
+    what = f"it serves {', '.join(served[:8])}" if served else "the server does not list its models"
+    raise UserError(f"which model? {what}", where="--model", remedy="name one with --model")
 
 
 def _dialect_of(url: str) -> str:
@@ -189,7 +183,7 @@ def _dialect_of(url: str) -> str:
 # --- what it accepts --------------------------------------------------------------------------------------------------
 
 
-def _probe(target: Target) -> tuple[Target, list[str]]:
+def _probe(target: Target, served: list[str]) -> tuple[Target, list[str]]:
     notes: list[str] = []
     for ignore_eos, usage in _LADDER:
         attempt = replace(target, ignore_eos=ignore_eos, usage=usage)
@@ -200,7 +194,7 @@ def _probe(target: Target) -> tuple[Target, list[str]]:
                 f"preflight: the trial request failed ({redact_text(str(error) or type(error).__name__)})"
             ]
         if status not in (400, 422):
-            _refuse(status, said, target)
+            _refuse(status, said, target, served)
             return attempt, notes + _remark(status, said)
         notes = [f"preflight: HTTP {status} without ignore_eos={ignore_eos}, usage={usage}: {said}"]
     return target, [f"preflight: every form of the trial request was refused: {said}"]
@@ -238,16 +232,17 @@ def _read_some(response: http.client.HTTPResponse) -> bytes:
     return body
 
 
-def _refuse(status: int, said: str, target: Target) -> None:
+def _refuse(status: int, said: str, target: Target, served: list[str]) -> None:
     where = redact_text(f"{target.endpoints[0].authority}{target.endpoints[0].path}")
     if status in (401, 403):
         raise TargetError(
             f"HTTP {status}: {said}", where=where, remedy="give a valid key with --api-key"
         )
-    if status == 404 and "model" in said.lower():
-        raise TargetError(
-            f"HTTP 404: {said}", where=where, remedy="name a served model with --model"
+    if status == 404 and ("model" in said.lower() or (served and target.model not in served)):
+        remedy = (
+            f"it serves {', '.join(served[:8])}" if served else "name a served one with --model"
         )
+        raise TargetError(f"HTTP 404: {said}", where=where, remedy=remedy)
     if status in (404, 405):
         raise TargetError(
             f"HTTP {status}: {said}", where=where, remedy="check the path, or choose a --dialect"

@@ -24,11 +24,11 @@ import msgspec
 import numpy as np
 
 from inferometer.clock import SECOND
-from inferometer.errors import InferometerError
+from inferometer.errors import InferometerError, UserError
 from inferometer.load.agenda import Agenda
 from inferometer.load.connection import kernel_stamps_work
 from inferometer.load.digest import Digest, Stripe, digest
-from inferometer.load.driver import Driver
+from inferometer.load.driver import DISK_FULL, Driver
 from inferometer.load.gauges import CollectorOff, allow_descriptors, sharpen_timers
 from inferometer.load.instrument import Report
 from inferometer.load.options import Drive, Target
@@ -111,7 +111,12 @@ class Worker:
         spool.close()
         self._stage = "digesting"
         self._beat()
-        digested = self._digest(requests, epoch_ns)
+        try:
+            digested = self._digest(requests, epoch_ns)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            return  # the spool is whole; the parent, or a later reader, digests it
         self._report(driver, digested)
 
     def _stripe(self) -> Plan:
@@ -122,15 +127,19 @@ class Worker:
 
     def _encoded(self) -> Requests:
         job = self.job
-        return encode(
-            job.plan,
-            job.rows,
-            job.target,
-            tokenizer=self._tokenizer,
-            folder=job.folder,
-            endpoint_of=self._endpoint_of,
-            note=self._beat_if_due,
-        )
+        try:
+            return encode(
+                job.plan,
+                job.rows,
+                job.target,
+                tokenizer=self._tokenizer,
+                folder=job.folder,
+                endpoint_of=self._endpoint_of,
+                note=self._beat_if_due,
+            )
+        except OSError as error:
+            what = f"no room for the encoded requests: {error.strerror}"
+            raise UserError(what, where=str(job.folder)) from None
 
     def _made_driver(self, agenda: Agenda, requests: Requests, spool: Spool) -> Driver:
         job = self.job
