@@ -114,9 +114,7 @@ def _facts(
 ) -> ReplyFacts:
     expected = int(stripe.plan.output_tokens[stripe.rows[record.ending.row]])
     reply = Reply(DIALECTS[target.dialect], Limits(), expected, keep_text=keep_text)
-    feed = reply.feed
-    for t_ns, data in zip(record.stamps_ns.tolist(), record.reads, strict=True):
-        feed(t_ns, data)
+    reply.read(record.stamps_ns.tolist(), record.reads)
     if record.ending.cause in (ends.CLOSED, ends.RESET):
         reply.eof(record.ending.ended_ns, reset=record.ending.cause == ends.RESET)
     return reply.facts(count_tokens, compare=compare)
