@@ -82,6 +82,7 @@ class ResponseReader:
         "headers",
         "limits",
         "on_body",
+        "over",
         "status",
         "surplus",
     )
@@ -91,6 +92,7 @@ class ResponseReader:
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.head_complete = self.complete = self.cut = self.surplus = False
+        self.over = False  # complete or not: nothing more is read
         self.error: str | None = None
         self._left = self.limits.response_bytes
         self._head_size = self._fields = 0
@@ -123,7 +125,7 @@ class ResponseReader:
         if self.complete or self.error:
             return
         if self.head_complete and not self._sealed and not reset:
-            self.complete = True
+            self.complete = self.over = True
             self._check_compressed_end()
             return
         self._fail(f"the connection {'was reset' if reset else 'closed'} {self._place()}", cut=True)
@@ -210,6 +212,7 @@ class ResponseReader:
         if self.error is None:
             self.error, self.cut = why, cut
             self.complete = self._steady = False
+            self.over = True
 
     def _place(self) -> str:
         if not self.head_complete:
@@ -257,8 +260,9 @@ class ResponseReader:
 
     def on_message_complete(self) -> None:
         """Note the end, unless it is the end of an interim response."""
-        self.complete = self.head_complete
-        self._steady = False
+        if self.head_complete:
+            self.complete = self.over = True
+            self._steady = False
 
 
 class _StopReading(Exception):

@@ -16,7 +16,7 @@ How a reply ended (`ReplyFacts.status`, of timeline.STATUSES), the first that ap
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,7 +29,7 @@ from inferometer.wire.limits import KIB, Limits
 from inferometer.wire.ndjson import JsonDocument, JsonLines
 from inferometer.wire.sse import Event, EventStream
 from inferometer.wire.tokens import Counted, CountTokens, count
-from inferometer.wire.transcript import Transcript, body_message, one_line
+from inferometer.wire.transcript import Counts, Transcript, body_message, one_line
 
 
 class Framing(Protocol):
@@ -53,7 +53,32 @@ UNTYPED = ("", "text/plain", "application/octet-stream")  # then the dialect kno
 
 FAILED_REASONS = ("error", "abort")  # finish reasons of vLLM and SGLang that are none
 
+RECOUNTED = "the server and the tokenizer count differently"
+UNSTREAMED = "not streamed: one document"
+SURPLUS = "bytes came after the end of the response"
+
 _ERROR_BODY = 16 * KIB
+
+
+# What a dialect's `read` meets in hostile bytes: not JSON, not of the right shape, not UTF-8, nested without end.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Beginning:
+    """A framing for bodies that are no replies: keeps what a message to a person may stand in, and no event."""
+
+    __slots__ = ("broken", "text")
+
+    def __init__(self, _limits: Limits) -> None:
+        self.broken: str | None = None
+        self.text = bytearray()
+
+    def feed(self, body: bytes) -> list[Event]:
+        self.text += body[: max(0, _ERROR_BODY - len(self.text))]
+        return []
+
+    def close(self) -> list[Event]:
+        return []
 
 
 @dataclass(frozen=True, slots=True, eq=True)
@@ -95,8 +120,6 @@ class Reply:
         "_keep_text",
         "_limits",
         "_most",
-        "_over",
-        "_read",
         "_refused",
         "_stamps",
         "_trouble",
@@ -109,14 +132,12 @@ class Reply:
         self, dialect: Dialect, limits: Limits, expect: int, *, keep_text: bool = False
     ) -> None:
         self._dialect, self._limits, self._keep_text = dialect, limits, keep_text
-        self._read = dialect.read
         self._http = ResponseReader(limits)
         self._framing: Framing | None = None  # known when the head is
         self._most = self._events_left = limits.events(expect)
         self._stamps: list[int] = []  # one per delta
         self._refused: str | None = None  # why the body is not read as a reply
         self._trouble: str | None = None  # a limit that the stream broke
-        self._over = False  # nothing is read any more
         self.transcript = Transcript()
         self.first_byte_ns: int | None = None
         self.last_byte_ns: int | None = None
@@ -138,29 +159,37 @@ class Reply:
 
     def feed(self, t_ns: int, data: bytes) -> None:
         """Take the bytes of one read, and its stamp."""
-        if self._over or not data:
-            self._http.feed(data)  # which notes that there is more than the response, or drops it
-            return
-        self.last_byte_ns = t_ns
-        http = self._http
-        body = http.feed(data)
-        framing = self._framing
-        if framing is None:
-            framing = self._begin(t_ns)
-        if body and framing is not None:
-            events = framing.feed(body)
-            if events:
-                self._take(t_ns, events)
-            if framing.broken:
-                self._give_up(framing.broken)
-        if http.complete or http.error:
-            self._end(t_ns)
+        self.read((t_ns,), (data,))
+
+    def read(self, stamps_ns: Sequence[int], reads: Sequence[bytes]) -> None:
+        """Take many reads at once: the same as `feed` for each, at less cost.
+
+        (It works layer by layer instead of read by read, so that one layer's code and data stay in the CPU's caches.)
+        """
+        http, bodies, times = self._http, [], []
+        feed = http.feed
+        if self.first_byte_ns is None and reads:
+            self.first_byte_ns = stamps_ns[0]
+        was_complete = http.complete
+        for t_ns, data in zip(stamps_ns, reads, strict=True):
+            if http.over:
+                feed(data)  # which notes that there is more than the response
+                continue
+            body = feed(data)
+            if body:
+                bodies.append(body)
+                times.append(t_ns)
+            self.last_byte_ns = t_ns
+        self._take(times, bodies)
+        if http.complete and not was_complete:
+            self._close(stamps_ns[-1] if self.last_byte_ns is None else self.last_byte_ns)
 
     def eof(self, t_ns: int, *, reset: bool = False) -> None:
         """Say that the connection ended at `t_ns`, cleanly or (`reset`) not."""
-        if not self._over:
-            self._http.eof(reset=reset)
-            self._end(t_ns)
+        was_complete = self._http.complete
+        self._http.eof(reset=reset)
+        if self._http.complete and not was_complete:
+            self._close(t_ns)
 
     def facts(self, count_tokens: CountTokens, *, compare: bool = False) -> ReplyFacts:
         """What the reply was, if nothing more comes.
@@ -173,7 +202,7 @@ class Reply:
         counted = count(said, count_tokens, most=self._most)
         texts = self._texts() if self._keep_text or compare else ()
         recount = sum(count_tokens([text for text in texts if text])) if compare else None
-        usage = said.usage
+        usage = said.usage or Counts()
         return ReplyFacts(
             status=status,
             error=error,
@@ -183,10 +212,10 @@ class Reply:
             chunk_ns=self._stamps,
             chunk_tokens=counted.tokens,
             chunk_channel=[delta.channel for delta in said.deltas],
-            prompt_tokens=usage and usage.prompt,
+            prompt_tokens=usage.prompt,
             output_tokens=sum(counted.tokens),
-            cached_tokens=usage and usage.cached,
-            reasoning_tokens=usage and usage.reasoning,
+            cached_tokens=usage.cached,
+            reasoning_tokens=usage.reasoning,
             token_source=counted.source,
             finish_reason=said.finish_reason,
             notes=self._notes(counted, recount),
@@ -194,55 +223,65 @@ class Reply:
             tokenizer_tokens=recount,
         )
 
-    def _begin(self, t_ns: int) -> Framing | None:
-        """Choose how to read the body, once the head is there."""
-        if self.first_byte_ns is None:
-            self.first_byte_ns = t_ns
-        if not self._http.head_complete:
-            return None
-        status = self._http.status or 0
-        kind = self._http.headers.get("content-type", "").split(";")[0].strip().lower()
-        framing = FRAMINGS.get(self._dialect.streams_as if kind in UNTYPED else kind)
-        if status >= 300:
-            self._refused = self._http_refusal(status)
-        elif framing is None:
-            self._refused = f"the content type is {kind[:80]!r}, which no reply has"
-        refused = self._refused is not None or framing is None
-        self._framing = _Beginning() if refused else framing(self._limits)
+    def _chosen(self) -> Framing | None:
+        """How to read the body; None until the head is there."""
+        if self._framing is None and self._http.head_complete:
+            status = self._http.status or 0
+            kind = self._http.headers.get("content-type", "").split(";")[0].strip().lower()
+            framing = FRAMINGS.get(self._dialect.streams_as if kind in UNTYPED else kind)
+            if status >= 300:
+                self._refused, framing = self._http_refusal(status), _Beginning
+            elif framing is None:
+                self._refused = f"the content type is {kind[:80]!r}, which no reply has"
+            self._framing = (framing or _Beginning)(self._limits)
         return self._framing
 
-    def _take(self, t_ns: int, events: list[Event]) -> None:
-        """Translate events and stamp what they add."""
+    def _take(self, times: list[int], bodies: list[bytes]) -> None:
+        """Cut pieces of the body into events, and translate them."""
+        framing = self._chosen()
+        if framing is None or not bodies:
+            return
+        events: list[Event] = []
+        stamps: list[int] = []
+        for t_ns, body in zip(times, bodies, strict=True):
+            new = framing.feed(body)
+            if len(new) == 1:
+                events.append(new[0])
+                stamps.append(t_ns)
+            else:
+                events += new
+                stamps += [t_ns] * len(new)
+        self._translate(stamps, events)
+        self._trouble = self._trouble or framing.broken
+
+    def _close(self, t_ns: int) -> None:
+        """Say what the end of the message completes."""
+        framing = self._chosen()
+        if framing is not None:
+            events = framing.close()
+            self._translate([t_ns] * len(events), events)
+
+    def _translate(self, times: list[int], events: list[Event]) -> None:
+        """Let the dialect read the events, and stamp the deltas that each of them adds."""
         if len(events) > self._events_left:
-            events = events[: self._events_left]
-            self._give_up(f"the stream has more than {self._most} events")
+            events, times = events[: self._events_left], times[: self._events_left]
+            self._trouble = self._trouble or f"the stream has more than {self._most} events"
         self._events_left -= len(events)
-        transcript, read = self.transcript, self._read
-        for name, data in events:
+        read, transcript, stamps = self._dialect.read, self.transcript, self._stamps
+        deltas = transcript.deltas
+        for t_ns, (name, data) in zip(times, events, strict=True):
             try:
                 read(data, transcript)
             except _UNREADABLE as error:
                 self._unreadable(name, data, error)
             if name and name == b"error":
                 transcript.fail(f"the server reported: {body_message(data)}")
-        new = len(transcript.deltas) - len(self._stamps)
-        if new == 1:
-            self._stamps.append(t_ns)
-        else:
-            self._stamps += [t_ns] * new
+            while len(stamps) < len(deltas):
+                stamps.append(t_ns)
 
     def _unreadable(self, name: bytes, data: bytes, error: Exception) -> None:
         if name != b"error" and data and not data.isspace():
             self.transcript.fail(f"an event is not what the protocol says: {error}")
-
-    def _end(self, t_ns: int) -> None:
-        """Nothing more is read; what an ended message leaves unsaid is said now."""
-        if self._http.complete and self._framing is not None and not self._over:
-            self._take(t_ns, self._framing.close())
-        self._over = True
-
-    def _give_up(self, why: str) -> None:
-        self._trouble, self._over = self._trouble or why, True
 
     def _verdict(self) -> tuple[str, str | None]:
         """Status and error: the table at the head of this file, row by row."""
@@ -285,36 +324,13 @@ class Reply:
         )
 
     def _notes(self, counted: Counted, recount: int | None) -> tuple[str, ...]:
-        notes = list(counted.notes)
-        total = sum(counted.tokens)
-        if recount is not None and counted.source == "server" and recount != total:
-            notes.append(f"the server counts {total} tokens, the tokenizer {recount}")
-        if isinstance(self._framing, JsonDocument):
-            notes.append("not streamed: one document")
-        if self._http.surplus:
-            notes.append("bytes came after the end of the response")
-        return tuple(notes)
-
-
-# What a dialect's `read` meets in hostile bytes: not JSON, not of the right shape, not UTF-8, nested without end.
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-class _Beginning:
-    """A framing for bodies that are no replies: keeps what a message to a person may stand in, and no event."""
-
-    __slots__ = ("broken", "text")
-
-    def __init__(self) -> None:
-        self.broken: str | None = None
-        self.text = bytearray()
-
-    def feed(self, body: bytes) -> list[Event]:
-        self.text += body[: max(0, _ERROR_BODY - len(self.text))]
-        return []
-
-    def close(self) -> list[Event]:
-        return []
+        differs = recount is not None and counted.source == "server"
+        own = (
+            (RECOUNTED, differs and recount != sum(counted.tokens)),
+            (UNSTREAMED, isinstance(self._framing, JsonDocument)),
+            (SURPLUS, self._http.surplus),
+        )
+        return (*counted.notes, *(note for note, holds in own if holds))
 
 
 def _many(events: int) -> str:

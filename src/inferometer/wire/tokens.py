@@ -17,6 +17,16 @@ from typing import NamedTuple
 
 from inferometer.wire.transcript import REASONING, Delta, Transcript
 
+# Notes: few and without numbers, so that they can be counted over a run.
+UNBELIEVED = "usage claims more tokens than were asked for by far: not believed"
+UNEQUAL = "usage at the end and the counts of the events differ"
+HIDDEN = "reasoning tokens were not sent, and are not counted"
+HOMELESS = "usage counts tokens, but no event carried them: not counted"
+SPLIT = "tokens per chunk by the tokenizer, which agrees with usage"
+SPLIT_IN_PROPORTION = (
+    "tokens per chunk in proportion to the tokenizer's count, which differs from usage"
+)
+
 CountTokens = Callable[[list[str]], list[int]]  # texts -> how many tokens each is
 
 
@@ -31,16 +41,19 @@ class Counted(NamedTuple):
 def count(transcript: Transcript, count_tokens: CountTokens, *, most: int) -> Counted:
     """The tokens of each delta. `most`: a server that claims more tokens than this is not believed."""
     deltas = transcript.deltas
+    notes: tuple[str, ...] = ()
     claimed = transcript.usage.completion if transcript.usage is not None else None
-    believed = claimed is None or claimed <= most
-    doubt = () if believed else (f"usage says {claimed} tokens: not believed",)
+    if claimed is not None and claimed > most:
+        claimed, notes = None, (UNBELIEVED,)
     for told in (_running, _per_event):
         tokens = told(deltas)
-        if tokens is not None and sum(tokens) <= most:
-            return _reconciled(transcript, tokens, claimed if believed else None, doubt)
-    if claimed is not None and believed:
+        if tokens is not None and sum(tokens) > most:
+            notes = (UNBELIEVED,)
+        elif tokens is not None:
+            return _reconciled(transcript, tokens, claimed, notes)
+    if claimed is not None:
         return _from_total(transcript, claimed, count_tokens)
-    return Counted(_tokenized(deltas, count_tokens), "tokenizer", doubt)
+    return Counted(_tokenized(deltas, count_tokens), "tokenizer", notes)
 
 
 def _running(deltas: Sequence[Delta]) -> list[int] | None:
@@ -63,11 +76,14 @@ def _running(deltas: Sequence[Delta]) -> list[int] | None:
 
 def _per_event(deltas: Sequence[Delta]) -> list[int] | None:
     """The counts that the events themselves carry; None where one says something and has none."""
-    if not any(delta.tokens is not None for delta in deltas):
-        return None
-    if any(delta.tokens is None and delta.text and not delta.more for delta in deltas):
-        return None
-    return [delta.tokens or 0 for delta in deltas]
+    tokens, told = [], False
+    for delta in deltas:
+        if delta.tokens is not None:
+            told = True
+        elif delta.text and not delta.more:
+            return None
+        tokens.append(delta.tokens or 0)
+    return tokens if told else None
 
 
 def _reconciled(
@@ -76,7 +92,7 @@ def _reconciled(
     """Counts per event beside the count at the end, which may know of a last token that no event told of."""
     deltas, total = transcript.deltas, sum(tokens)
     if claimed is not None and claimed != total:
-        notes = (*notes, f"usage says {claimed}, its events add up to {total}")
+        notes = (*notes, UNEQUAL)
         if claimed > total and transcript.finished_by is not None:
             tokens[transcript.finished_by] += claimed - total
     if any(delta.more for delta in deltas):
@@ -99,16 +115,14 @@ def _from_total(transcript: Transcript, total: int, count_tokens: CountTokens) -
     deltas, notes = transcript.deltas, []
     hidden = (transcript.usage and transcript.usage.reasoning) or 0
     if 0 < hidden <= total and not any(delta.channel == REASONING for delta in deltas):
-        notes.append(f"{hidden} reasoning tokens were not sent and are not counted")
+        notes.append(HIDDEN)
         total -= hidden
     tokens = [0] * len(deltas)
     spoken = [n for n, delta in enumerate(deltas) if delta.text]
     if not spoken:
-        if not deltas and total:
-            notes.append(f"usage says {total} tokens, but no event carried them")
-        elif deltas:
-            tokens[_last_step(transcript)] = total
-        return Counted(tokens, "server", tuple(notes))
+        if not deltas:
+            return Counted([], "server", (*notes, HOMELESS) if total else tuple(notes))
+        return Counted(_unspoken(transcript, total), "server", tuple(notes))
     one_each = _one_each(transcript, total, spoken)
     if one_each is not None:
         for n in one_each:
@@ -116,6 +130,16 @@ def _from_total(transcript: Transcript, total: int, count_tokens: CountTokens) -
     else:
         notes += _split(transcript, total, spoken, tokens, count_tokens)
     return Counted(tokens, "server", tuple(notes))
+
+
+def _unspoken(transcript: Transcript, total: int) -> list[int]:
+    """The counts where no event has text (half characters, special tokens): one each, perhaps after an opening one."""
+    n = len(transcript.deltas)
+    if total in (n, n - 1):
+        return [0] * (n - total) + [1] * total
+    tokens = [0] * n
+    tokens[_last_step(transcript)] = total
+    return tokens
 
 
 def _one_each(transcript: Transcript, total: int, spoken: list[int]) -> list[int] | None:
@@ -149,13 +173,16 @@ def _split(
         return []
     weights = [max(1, n) for n in count_tokens([transcript.deltas[n].text for n in spoken])]
     counted = sum(weights)
+    silent = [n for n in range(spoken[0], last) if not transcript.deltas[n].text]
+    if total >= counted + len(silent):  # a token whose text was held back, or never shown
+        for n in silent:
+            tokens[n] = 1
+        total -= len(silent)
     if ends_silently and total == counted + 1:  # the end token has an event of its own
         tokens[last], total = 1, counted
     for n, part in zip(spoken, share(total, weights), strict=True):
         tokens[n] = part
-    if total == counted:
-        return ["tokens per chunk are the tokenizer's; their sum is the usage"]
-    return [f"usage says {total}, the tokenizer counts {counted}: tokens per chunk in proportion"]
+    return [SPLIT if total == counted else SPLIT_IN_PROPORTION]
 
 
 def _last_step(transcript: Transcript) -> int:

@@ -136,8 +136,9 @@ def _count(usage: _Usage | None, transcript: Transcript) -> None:
         return
     known = transcript.usage or Counts()
     prompt, cached = known.prompt, known.cached
-    if usage.input_tokens is not None:
+    if usage.cache_read_input_tokens is not None:
         cached = usage.cache_read_input_tokens
+    if usage.input_tokens is not None:
         prompt = usage.input_tokens + (cached or 0) + (usage.cache_creation_input_tokens or 0)
     output = known.completion if usage.output_tokens is None else usage.output_tokens
     transcript.usage = Counts(prompt, output, cached)

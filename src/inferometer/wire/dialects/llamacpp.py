@@ -62,7 +62,7 @@ def read(data: bytes, transcript: Transcript) -> None:
     delta = Delta(CONTENT, event.content or "", tokens, event.tokens_predicted)
     transcript.deltas.append(delta)
     if event.stop:
-        cached = event.timings and event.timings.cache_n
+        cached = None if event.timings is None else event.timings.cache_n
         transcript.usage = Counts(event.tokens_evaluated, event.tokens_predicted, cached)
         transcript.ended = True
         transcript.finish(_reason(event))

@@ -72,12 +72,14 @@ class UsageField(msgspec.Struct, gc=False):
     @property
     def cached(self) -> int | None:
         """Prompt tokens found in a prefix cache."""
-        return self.prompt_tokens_details and self.prompt_tokens_details.cached_tokens
+        details = self.prompt_tokens_details
+        return None if details is None else details.cached_tokens
 
     @property
     def reasoning(self) -> int | None:
         """Tokens spent on reasoning, shown or not."""
-        return self.completion_tokens_details and self.completion_tokens_details.reasoning_tokens
+        details = self.completion_tokens_details
+        return None if details is None else details.reasoning_tokens
 
 
 class _Chunk(msgspec.Struct, gc=False):

@@ -137,8 +137,9 @@ def _read_state(response: _Response, transcript: Transcript) -> None:
 
 
 def _counts(usage: _Usage) -> Counts:
-    cached = usage.input_tokens_details and usage.input_tokens_details.cached_tokens
-    reasoning = usage.output_tokens_details and usage.output_tokens_details.reasoning_tokens
+    before, after = usage.input_tokens_details, usage.output_tokens_details
+    cached = None if before is None else before.cached_tokens
+    reasoning = None if after is None else after.reasoning_tokens
     return Counts(usage.input_tokens, usage.output_tokens, cached, reasoning)
 
 
