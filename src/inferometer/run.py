@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,21 +175,27 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_timeline(timeline: Timeline, path: Path) -> None:
     """Write the columns of DESIGN 4.1; chunk columns become lists, times are delta-packed (about 4 bytes a token)."""
+    write_parts([timeline], path)
+
+
+def write_parts(parts: Iterable[Timeline], path: Path) -> None:
+    """The same for a timeline that comes in parts, each of which is forgotten once it is written."""
+    _write_tables((_table(part) for part in parts), path)
+
+
+def _table(timeline: Timeline) -> pa.Table:
     import pyarrow as pa
 
     columns = {
         name: _to_arrow(getattr(timeline, name), nullable)
         for name, (_, nullable) in ROW_COLUMNS.items()
     }
-    offset = pa.array(
-        timeline.chunk_offset.astype(np.int32 if timeline.chunks < 2**31 else np.int64)
-    )
-    list_array = pa.ListArray if timeline.chunks < 2**31 else pa.LargeListArray
+    offset, list_array = pa.array(timeline.chunk_offset), pa.LargeListArray
     channel = pa.DictionaryArray.from_arrays(pa.array(timeline.chunk_channel), pa.array(CHANNELS))
     columns["chunk_ns"] = list_array.from_arrays(offset, pa.array(timeline.chunk_ns))
     columns["chunk_tokens"] = list_array.from_arrays(offset, pa.array(timeline.chunk_tokens))
     columns["chunk_channel"] = list_array.from_arrays(offset, channel)
-    _write_table(pa.table(columns), path)
+    return pa.table(columns)
 
 
 def read_timeline(path: Path) -> Timeline:
@@ -277,19 +284,26 @@ def read_telemetry(folder: Path) -> dict[str, Array]:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
+    _write_tables([table], path)
+
+
+def _write_tables(tables: Iterable[pa.Table], path: Path) -> None:
     import pyarrow.parquet as pq
 
-    packed = (
-        {"chunk_ns.list.element": "DELTA_BINARY_PACKED"}
-        if "chunk_ns" in table.column_names
-        else None
-    )
-    plain = [leaf for leaf in _leaves(table) if leaf not in (packed or {})]
+    remaining = iter(tables)
+    first = next(remaining)
+    packed = {"chunk_ns.list.element": "DELTA_BINARY_PACKED"}
+    packed = packed if "chunk_ns" in first.column_names else {}
+    options = {
+        "compression": "zstd",
+        "use_dictionary": [leaf for leaf in _leaves(first) if leaf not in packed],
+        "column_encoding": packed or None,
+    }
     beside = path.with_name(path.name + ".part")
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        pq.write_table(
-            table, file, compression="zstd", use_dictionary=plain, column_encoding=packed
-        )
+        with pq.ParquetWriter(file, first.schema, **options) as writer:
+            for table in chain([first], remaining):
+                writer.write_table(table)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

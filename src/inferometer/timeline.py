@@ -211,7 +211,9 @@ def concat(parts: list[Timeline]) -> Timeline:
 
 def in_order(timeline: Timeline) -> Timeline:
     """The same rows by intended time, then by request id."""
-    return timeline.take(np.lexsort((timeline.request_id.astype(str), timeline.intended_ns)))
+    order = np.lexsort((timeline.request_id.astype(str), timeline.intended_ns))
+    ordered = np.array_equal(order, np.arange(len(order)))
+    return timeline if ordered else timeline.take(order)
 
 
 def _column(value: Any, dtype: Any, rows: int) -> Array:
@@ -219,7 +221,7 @@ def _column(value: Any, dtype: Any, rows: int) -> Array:
         column = np.empty(rows, dtype=object)
         column[:] = value
         return column
-    column = np.array(value, dtype=dtype)
+    column = np.asarray(value, dtype=dtype)
     return np.full(rows, column, dtype=dtype) if column.ndim == 0 else column
 
 

@@ -8,7 +8,8 @@ counted. Nothing that started is left out: a request without a single byte is a 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,6 @@ from inferometer.timeline import (
     Timeline,
     absent,
     build,
-    in_order,
     offsets,
 )
 from inferometer.wire import DIALECTS, CountTokens, Limits, Reply, ReplyFacts
@@ -33,12 +33,16 @@ from inferometer.wire import DIALECTS, CountTokens, Limits, Reply, ReplyFacts
 COMPARED = 200
 
 
-class Digest(NamedTuple):
-    """A timeline, and what its making met. `notes`: how many replies each remark was made about."""
+PART_CHUNKS = 500_000  # a part of a timeline is handed over when it has this many
 
-    timeline: Timeline
-    notes: Counter[str]
-    clamped: int
+
+@dataclass(slots=True)
+class Remarks:
+    """What the making of a timeline met. `notes`: how many replies each remark was made about."""
+
+    notes: Counter[str] = field(default_factory=Counter)
+    clamped: int = 0
+    replies: int = 0
 
 
 class Stripe(NamedTuple):
@@ -58,49 +62,76 @@ def digest(
     stripe: Stripe,
     target: Target,
     count_tokens: CountTokens,
-    keep: Callable[[str, dict[str, str]], None] | None = None,
+    remarks: Remarks,
     *,
+    keep: Callable[[str, dict[str, str]], None] | None = None,
     exact: bool = False,
-) -> Digest:
-    """The timeline of `records` (read one at a time).
+) -> Iterator[Timeline]:
+    """The timeline of `records` in parts, in the order of their ends; at least one part, and none held on to.
 
     `keep` is given each request's id and its text. `exact`: `count_tokens` counts as the server should, so the first
     `COMPARED` replies are counted by both, and a disagreement is noted.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in ROW_COLUMNS}
-    chunks: dict[str, list[Any]] = {"chunk_ns": [], "chunk_tokens": [], "chunk_channel": []}
-    sizes: list[int] = []
-    notes: Counter[str] = Counter()
-    clamped = 0
+    part = _Part()
     for record in records:
-        compare = exact and len(sizes) < COMPARED
+        compare = exact and remarks.replies < COMPARED
         facts = _facts(
             record, stripe, target, count_tokens, keep_text=keep is not None, compare=compare
         )
-        chunk_ns, moved = _after_sending(
-            np.array(facts.chunk_ns, dtype=np.int64), record.ending.sent_ns
-        )
-        clamped += moved
-        for name, value in _row(record, facts, stripe, chunk_ns).items():
-            columns[name].append(value)
-        chunks["chunk_ns"].append(chunk_ns - stripe.epoch_ns)
-        chunks["chunk_tokens"].append(np.array(facts.chunk_tokens, dtype=np.int32))
-        chunks["chunk_channel"].append(np.array(facts.chunk_channel, dtype=np.int8))
-        sizes.append(len(chunk_ns))
-        notes.update(facts.notes)
-        by_server = facts.token_source == "server"  # noqa: S105 - not that kind of token
-        if by_server and facts.tokenizer_tokens not in (
-            None,
-            facts.output_tokens,
-        ):
-            notes["the tokenizer counts other output tokens than the server"] += 1
+        part.add(record, facts, stripe, remarks)
+        _remark(facts, remarks)
         if keep is not None:
-            keep(columns["request_id"][-1], dict(zip(CHANNELS, facts.text or (), strict=False)))
-    flat = {name: np.concatenate(parts) if parts else () for name, parts in chunks.items()}
-    timeline = build(
-        len(sizes), **columns, chunk_offset=offsets(np.array(sizes, dtype=np.int64)), **flat
-    )
-    return Digest(in_order(timeline), notes, clamped)
+            keep(
+                part.columns["request_id"][-1], dict(zip(CHANNELS, facts.text or (), strict=False))
+            )
+        if part.chunks > PART_CHUNKS:
+            yield part.timeline()
+            part = _Part()
+    yield part.timeline()
+
+
+class _Part:
+    """The columns of some requests, being filled."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Any]] = {name: [] for name in ROW_COLUMNS}
+        self._ragged: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+        self._sizes: list[int] = []
+        self.chunks = 0
+
+    def add(self, record: Record, facts: ReplyFacts, stripe: Stripe, remarks: Remarks) -> None:
+        """Add one request."""
+        stamps = np.array(facts.chunk_ns, dtype=np.int64)
+        chunk_ns, moved = _after_sending(stamps, record.ending.sent_ns)
+        remarks.clamped += moved
+        for name, value in _row(record, facts, stripe, chunk_ns).items():
+            self.columns[name].append(value)
+        ns, tokens, channel = self._ragged
+        ns.append(chunk_ns - stripe.epoch_ns)
+        tokens.append(np.array(facts.chunk_tokens, dtype=np.int32))
+        channel.append(np.array(facts.chunk_channel, dtype=np.int8))
+        self._sizes.append(len(chunk_ns))
+        self.chunks += len(chunk_ns)
+
+    def timeline(self) -> Timeline:
+        """What was added, frozen and checked."""
+        flat = [np.concatenate(parts) if parts else () for parts in self._ragged]
+        return build(
+            len(self._sizes),
+            **self.columns,
+            chunk_offset=offsets(np.array(self._sizes, dtype=np.int64)),
+            chunk_ns=flat[0],
+            chunk_tokens=flat[1],
+            chunk_channel=flat[2],
+        )
+
+
+def _remark(facts: ReplyFacts, remarks: Remarks) -> None:
+    remarks.replies += 1
+    remarks.notes.update(facts.notes)
+    by_server = facts.token_source == "server"  # noqa: S105 - not that kind of token
+    if by_server and facts.tokenizer_tokens not in (None, facts.output_tokens):
+        remarks.notes["the tokenizer counts other output tokens than the server"] += 1
 
 
 def _facts(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inferometer.clock import SECOND
-from inferometer.load.digest import Stripe, digest
+from inferometer.load.digest import Remarks, Stripe, digest
 from inferometer.load.options import Target
 from inferometer.load.spool import read_spool
 from inferometer.load.stripes import stripe
@@ -49,17 +49,14 @@ def gather(folder: Path, manifest: Manifest, plan: Plan) -> Timeline:
                 int(manifest.spec["drive"]["warmup_s"] * SECOND),
             )
             parts.append(_rescued(spool_path(folder, worker), known, manifest))
-    return in_order(concat(parts)) if len(parts) != 1 else parts[0]
+    return in_order(concat(parts))
 
 
 def tidy(folder: Path, timeline: Timeline) -> None:
     """Put the joined timeline in its place, and remove the parts that it was made of."""
     shards = sorted(folder.glob("shard-*.parquet"))
     spools = sorted(folder.glob("spool-*.bin"))
-    if len(shards) == 1 and len(spools) == 1:
-        shards.pop().replace(folder / "timeline.parquet")
-    else:
-        write_timeline(timeline, folder / "timeline.parquet")
+    write_timeline(timeline, folder / "timeline.parquet")
     texts = sorted(folder.glob("responses-*.jsonl.zst"))
     if texts:  # zstd frames may be joined end to end
         write_whole(folder / "responses.jsonl.zst", b"".join(text.read_bytes() for text in texts))
@@ -70,4 +67,4 @@ def tidy(folder: Path, timeline: Timeline) -> None:
 def _rescued(spool: Path, stripe_: Stripe, manifest: Manifest) -> Timeline:
     target = Target((), manifest.target["dialect"], manifest.model["name"])
     tokenizer = tokenizers.load(manifest.spec["drive"]["tokenizer"])
-    return digest(read_spool(spool), stripe_, target, tokenizer.count).timeline
+    return concat(list(digest(read_spool(spool), stripe_, target, tokenizer.count, Remarks())))

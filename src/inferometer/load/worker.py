@@ -27,7 +27,7 @@ from inferometer.clock import SECOND
 from inferometer.errors import InferometerError, UserError
 from inferometer.load.agenda import Agenda
 from inferometer.load.connection import kernel_stamps_work
-from inferometer.load.digest import Digest, Stripe, digest
+from inferometer.load.digest import Remarks, Stripe, digest
 from inferometer.load.driver import DISK_FULL, Driver
 from inferometer.load.gauges import CollectorOff, allow_descriptors, sharpen_timers
 from inferometer.load.instrument import Report
@@ -36,7 +36,7 @@ from inferometer.load.progress import Heartbeat
 from inferometer.load.requests import Requests, encode
 from inferometer.load.spool import Spool, read_spool
 from inferometer.plan import Plan
-from inferometer.run import write_timeline
+from inferometer.run import write_parts
 from inferometer.timeline import Ints
 from inferometer.workload import tokenizer as tokenizers
 
@@ -112,12 +112,12 @@ class Worker:
         self._stage = "digesting"
         self._beat()
         try:
-            digested = self._digest(requests, epoch_ns)
+            remarks = self._digest(requests, epoch_ns)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
             return  # the spool is whole; the parent, or a later reader, digests it
-        self._report(driver, digested)
+        self._report(driver, remarks)
 
     def _stripe(self) -> Plan:
         return replace(self.job.plan.take(self.job.rows), concurrency=self.job.concurrency)
@@ -223,25 +223,24 @@ class Worker:
             lag_ns=_median(gauges.recent_lag_ns),
         )
 
-    def _digest(self, requests: Requests, epoch_ns: int) -> Digest:
-        job = self.job
-        stripe = Stripe(
-            job.plan, job.rows, requests.prompt_tokens, epoch_ns, int(job.drive.warmup_s * SECOND)
-        )
-        records = read_spool(spool_path(job.folder, job.worker))
+    def _digest(self, requests: Requests, epoch_ns: int) -> Remarks:
+        job, remarks = self.job, Remarks()
+        warmup_ns = int(job.drive.warmup_s * SECOND)
+        stripe = Stripe(job.plan, job.rows, requests.prompt_tokens, epoch_ns, warmup_ns)
         with _Texts(job) as texts:
-            digested = digest(
-                records,
+            parts = digest(
+                read_spool(spool_path(job.folder, job.worker)),
                 stripe,
                 job.target,
                 self._tokenizer.count,
-                texts.keep if job.drive.keep_text else None,
+                remarks,
+                keep=texts.keep if job.drive.keep_text else None,
                 exact=self._tokenizer.exact,
             )
-        write_timeline(digested.timeline, shard_path(job.folder, job.worker))
-        return digested
+            write_parts(parts, shard_path(job.folder, job.worker))
+        return remarks
 
-    def _report(self, driver: Driver, digested: Digest) -> None:
+    def _report(self, driver: Driver, remarks: Remarks) -> None:
         gauges = driver.gauges
         same = {
             name: getattr(gauges, name)
@@ -254,10 +253,10 @@ class Worker:
             Report(
                 worker=self.job.worker,
                 stamps=driver.drive.stamps,
-                clamped=digested.clamped,
+                clamped=remarks.clamped,
                 stopped=driver.stopped,
                 exhausted=driver.agenda.exhausted() and driver.drive.duration_s is not None,
-                notes=dict(digested.notes),
+                notes=dict(remarks.notes),
                 **same,
             )
         )
