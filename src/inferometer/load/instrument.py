@@ -15,6 +15,7 @@ import numpy as np
 
 from inferometer.clock import MILLISECOND, SECOND, resolution_ns
 from inferometer.load.gauges import lag_of_bucket
+from inferometer.metrics import latency
 from inferometer.timeline import ABSENT, Ints, Timeline
 
 LATE_NS = 5 * MILLISECOND  # a send later than this is counted as late
@@ -181,11 +182,9 @@ CHECKS = (_check_any, _check_sends, _check_stamps, _check_cpu, _check_clock)
 
 
 def _median_ttft_s(timeline: Timeline) -> float | None:
-    rows = timeline.ok & (np.diff(timeline.chunk_offset) > 0)
-    if not rows.any():
-        return None
-    first = timeline.chunk_ns[timeline.chunk_offset[:-1][rows]]
-    return float(np.median(first - timeline.intended_ns[rows])) / SECOND
+    ttft_s = latency.ttft(timeline)
+    ttft_s = ttft_s[timeline.ok & ~np.isnan(ttft_s)]
+    return float(np.median(ttft_s)) if len(ttft_s) else None
 
 
 def _median_gap_s(timeline: Timeline) -> float | None:
