@@ -3,7 +3,7 @@
 import numpy as np
 
 from inferometer.clock import MILLISECOND, SECOND
-from inferometer.load.gauges import Gauges, lag_bucket, lag_of_bucket
+from inferometer.load.gauges import LAG_BUCKETS, Gauges, lag_bucket, lag_of_bucket
 from inferometer.load.instrument import Report, own_lag_ns, record
 from inferometer.timeline import ABSENT, build, offsets
 
@@ -33,7 +33,7 @@ def timeline(*, lag_ns=0, connect_ns=ABSENT, status="ok"):
 
 def report(*, lag_ns=10_000, cpu_s=1.0, stamps="kernel", clamped=0, clock_steps=0):
     """One worker that was busy a tenth of the time."""
-    counts = [0] * 256
+    counts = [0] * LAG_BUCKETS
     counts[lag_bucket(lag_ns)] = ROWS * TOKENS
     gauges = Gauges()
     same = {

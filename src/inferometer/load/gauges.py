@@ -16,6 +16,9 @@ from typing import Any
 from inferometer.errors import UserError
 
 
+LAG_BUCKETS = 320  # up to an hour
+
+
 @dataclass(slots=True)
 class Gauges:
     """What the driver counts of itself; the raw material of the instrument record."""
@@ -34,7 +37,7 @@ class Gauges:
     user_stamps: int = 0
     clock_steps: int = 0
     passes: int = 0
-    lag_counts: list[int] = field(default_factory=lambda: [0] * 256)
+    lag_counts: list[int] = field(default_factory=lambda: [0] * LAG_BUCKETS)
     lag_max_ns: int = 0
     gc_pauses_ns: list[int] = field(default_factory=list)
     cpu_s: float = 0.0
@@ -49,7 +52,7 @@ def lag_bucket(lag_ns: int) -> int:
     if lag_ns < 8:
         return lag_ns
     shift = lag_ns.bit_length() - 4
-    return min(255, (shift + 1) * 8 + ((lag_ns >> shift) & 7))
+    return min(LAG_BUCKETS - 1, (shift + 1) * 8 + ((lag_ns >> shift) & 7))
 
 
 def lag_of_bucket(bucket: int) -> int:
