@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferometer.load.agenda import Agenda, Start
+from inferometer.load.agenda import SLOT_NS, Agenda, Start
 from inferometer.plan import build_plan
 
 
@@ -52,11 +52,14 @@ def test_a_closed_loop_starts_a_row_when_a_slot_is_free():
     """The next row is intended at the moment that its slot became free."""
     agenda = Agenda(closed_plan(4, slots=2))
 
-    assert agenda.due(0) == [Start(0, 0), Start(1, 0)]
+    assert agenda.due(0) == [Start(0, 0)]
+    assert agenda.next_ns() == SLOT_NS
+    assert agenda.due(SLOT_NS) == [Start(1, SLOT_NS)]
     assert agenda.next_ns() is None
-    agenda.ended(1, 70, ok=True)
-    assert agenda.next_ns() == 70
-    assert agenda.due(80) == [Start(2, 70)]
+    later = SLOT_NS + 70
+    agenda.ended(1, later, ok=True)
+    assert agenda.next_ns() == later
+    assert agenda.due(later + 9) == [Start(2, later)]
 
 
 def test_a_failed_request_gives_its_slot_back():
@@ -137,7 +140,7 @@ def test_a_closed_loop_starts_every_row_once_and_never_more_than_its_slots(slots
     agenda = Agenda(closed_plan(rows, slots))
     flying: list[tuple[int, int]] = []
     started = []
-    now = 0
+    now = slots * SLOT_NS
     while True:
         for start in agenda.due(now):
             assert start.intended_ns <= now

@@ -3,6 +3,7 @@
 Times are ns since the run's epoch and come in as arguments. Rules:
 1. A row with an intended time is due then, whatever else is going on (open loop).
 2. A row without one takes the next free slot, and is intended at the moment that slot became free (closed loop).
+   At the beginning slots open 0.1 ms apart.
 3. A row with parents is intended `think_ns` after the last of them ended; if one failed, it is never sent, and is
    handed out by `take_dropped` with the reason.
 Nothing is ever skipped because it is late: late load is sent late, and the lag is recorded by whoever sends it.
@@ -18,6 +19,8 @@ import numpy as np
 
 from inferometer.plan import Plan
 from inferometer.timeline import ABSENT
+
+SLOT_NS = 100_000  # between the openings of two slots of a closed loop
 
 
 class Start(NamedTuple):
@@ -39,12 +42,10 @@ class Agenda:
         self._timed_ns = plan.intended_ns[timed].tolist()
         self._next = 0  # index into _timed
         self._slotted = deque(np.flatnonzero(first & ~timed).tolist())
-        self._free: deque[int] = deque(
-            [0] * (plan.concurrency or 0)
-        )  # since when each slot is free
-        self._later: list[
-            tuple[int, int]
-        ] = []  # heap of (intended_ns, row): later turns and retries
+        # Since when each slot is free. They open one after the other: nobody can send a thousand
+        # requests in one instant, and a loop that begins in one goes on in waves.
+        self._free = deque(range(0, (plan.concurrency or 0) * SLOT_NS, SLOT_NS))
+        self._later: list[tuple[int, int]] = []  # heap of (intended_ns, row): turns and retries
         self._think_ns = plan.think_ns
         self._waits_for = waits_for.tolist()
         self._children = _children(plan)

@@ -28,7 +28,7 @@ from inferometer.timeline import (
     build,
     offsets,
 )
-from inferometer.wire import DIALECTS, CountTokens, Limits, Reply, ReplyFacts
+from inferometer.wire import DIALECTS, CountTokens, Dialect, Limits, Reply, ReplyFacts
 
 COMPARED = 200
 
@@ -62,6 +62,7 @@ def digest(
     stripe: Stripe,
     target: Target,
     count_tokens: CountTokens,
+    Dialect,
     remarks: Remarks,
     *,
     keep: Callable[[str, dict[str, str]], None] | None = None,
@@ -139,6 +140,7 @@ def _facts(
     stripe: Stripe,
     target: Target,
     count_tokens: CountTokens,
+    Dialect,
     *,
     keep_text: bool,
     compare: bool,
@@ -183,6 +185,13 @@ def _row(record: Record, facts: ReplyFacts, stripe: Stripe, chunk_ns: Ints) -> d
         "connect_ns": ending.connect_ns,
         "attempts": max(ending.attempts, 1),
     }
+
+
+def has_token(dialect: Dialect, reads: list[bytes]) -> bool:
+    """Whether the beginning of a reply holds a token, and not only a head and a role event."""
+    reply = Reply(dialect, Limits(), 1)
+    reply.read([0] * len(reads), reads)
+    return any(delta.text for delta in reply.transcript.deltas)
 
 
 def verdict(record: Record, facts: ReplyFacts) -> tuple[str, str | None]:

@@ -53,7 +53,7 @@ BACKLOG = 256  # noted records beyond which more than one is written per pass
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 BUSY_BATCH = 4  # a pass that finds this many readable streams is followed by a pause
 WATCH_NS = 100 * MILLISECOND
-SPILL_BYTES = 32_768  # a live request whose backlog is larger is written out as a segment
+SPILL_BYTES = 16_384  # a live request whose backlog is larger is written out as a segment
 SPARE = 4  # connections opened ahead of need, at least
 MAX_RESPONSE_BYTES = 64 << 20
 MAX_HEAD_BYTES = 65_536
@@ -76,6 +76,7 @@ class Driver:
         *,
         allowed_events: Callable[[int], int],
         endpoint_of: Callable[[int], int],
+        has_token: Callable[[list[bytes]], bool],
     ) -> None:
         self.agenda = agenda
         self.requests = requests
@@ -84,6 +85,7 @@ class Driver:
         self.spool = spool
         self.allowed_events = allowed_events
         self.endpoint_of = endpoint_of
+        self.has_token = has_token
         self.gauges = Gauges()
         self.context = _context(target)
         self.addresses = [_resolve(endpoint) for endpoint in target.endpoints]
@@ -594,25 +596,26 @@ class Driver:
 
     def _watch_request(self, c: Connection, now: int) -> None:
         patience = self.drive.patience
+        waited_ns = now - c.sent_ns
+        quiet_ns = now - (self._last_ns(c) or c.sent_ns)
         if self.cancelled:
             self._end(c, ends.CANCELLED, self.stopped or "cancelled")
-        elif now - c.sent_ns > patience.total_s * SECOND:
+        elif waited_ns > patience.total_s * SECOND:
             self._end(c, ends.TIMEOUT, f"total: not ended {patience.total_s:g} s after it was sent")
-        elif not self._begun(c):
-            if now - c.sent_ns > patience.first_token_s * SECOND:
-                self._end(c, ends.TIMEOUT, f"first token: none within {patience.first_token_s:g} s")
-        elif now - self._last_ns(c) > WATCH_NS and self._chunks_ended(c):
+        elif quiet_ns > WATCH_NS and self._chunks_ended(c):
             self._end(c, ends.DONE)
-        elif now - self._last_ns(c) > patience.between_s * SECOND:
+        elif quiet_ns > patience.between_s * SECOND and self._begun(c):
             self._end(c, ends.TIMEOUT, f"between tokens: silent for {patience.between_s:g} s")
+        elif waited_ns > patience.first_token_s * SECOND and not self._begun(c):
+            self._end(c, ends.TIMEOUT, f"first token: none within {patience.first_token_s:g} s")
         elif len(c.stamps) > self.allowed_events(c.row):
             self._end(c, ends.LIMIT, f"more than {self.allowed_events(c.row)} events")
-        elif c.limit - c.budget - c.spooled > SPILL_BYTES:
+        elif self._received(c) - c.spooled > SPILL_BYTES:
             self._spill(c)
 
     def _begun(self, c: Connection) -> bool:
-        """Whether more than a head and a role event seem to have come (an exact answer would need parsing)."""
-        return c.spooled > 0 or len(c.reads) > 2 or sum(map(len, c.reads)) > 2048
+        """Whether a token has come; only a quiet stream of a few reads has to be parsed to tell."""
+        return c.spooled > 0 or len(c.reads) > 8 or self.has_token(c.reads)
 
     def _spill(self, c: Connection) -> None:
         """Write the backlog of a live request out, so that memory does not grow with the length of an answer."""

@@ -29,7 +29,7 @@ import msgspec
 
 from inferometer.clock import MILLISECOND, anchor
 from inferometer.errors import EXIT_UNREACHABLE, InferometerError, TargetError, UserError
-from inferometer.load import instrument
+from inferometer.load import calibration, instrument
 from inferometer.load.instrument import Report
 from inferometer.load.options import Drive
 from inferometer.load.preflight import Found
@@ -116,6 +116,8 @@ def _finish(manifest: Manifest, crew: Crew, plan: Plan, folder: Path) -> Run:
         manifest.notes.append("the plan ran out of rows before the time was up; give --requests")
     timeline = gather(folder, manifest, plan)
     manifest.instrument = instrument.record(timeline, reports, planned=len(plan))
+    manifest.instrument["calibration"] = calibration.cite(calibration.latest())
+    manifest.notes[:0] = instrument.beyond_calibration(timeline, manifest.instrument)
     if lost:
         manifest.instrument["valid"] = False
         manifest.instrument["invalid_reasons"].append(stopped[-1])

@@ -15,7 +15,6 @@ from typing import Any
 
 from inferometer.errors import UserError
 
-
 LAG_BUCKETS = 320  # up to an hour
 
 

@@ -110,6 +110,32 @@ def notes_of(reports: list[Report]) -> list[str]:
     return [f"{note} ({count} replies)" for note, count in total.most_common()]
 
 
+def beyond_calibration(timeline: Timeline, out: dict[str, Any]) -> list[str]:
+    """Where a run went further than the calibration that its record cites: a warning, for the run has its own checks."""
+    cited = out["calibration"]
+    if cited is None:
+        return []
+    mode, believed = out["stamps"]["mode"], cited["believed_tokens_per_s"]
+    if believed is None:
+        return ["calibrated, but no load was found at which this machine can be believed"]
+    if mode != cited["stamps"]:
+        return [f"calibrated with {cited['stamps']} stamps; this run has {mode} stamps"]
+    busiest, limit = busiest_second(timeline), believed * out["workers"]
+    if busiest <= limit:
+        return []
+    return [
+        f"beyond the calibration: {busiest:,} tokens in the busiest second, believed up to"
+        f" {limit:,.0f} ({believed:,.0f} per worker); use more --workers, or calibrate for more"
+    ]
+
+
+def busiest_second(timeline: Timeline) -> int:
+    """The largest number of tokens that arrived within one second of the run's clock."""
+    if not timeline.chunks:
+        return 0
+    return int(np.bincount(timeline.chunk_ns // SECOND, weights=timeline.chunk_tokens).max())
+
+
 def clock_source() -> str:
     """The kernel's clock source (tsc, kvm-clock, hpet...), where it says."""
     path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")

@@ -8,15 +8,16 @@ If the parent dies the pipe closes, and the worker cancels, digests what it has,
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import signal
 import statistics
-import struct
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -27,7 +28,7 @@ from inferometer.clock import SECOND
 from inferometer.errors import InferometerError, UserError
 from inferometer.load.agenda import Agenda
 from inferometer.load.connection import kernel_stamps_work
-from inferometer.load.digest import Remarks, Stripe, digest
+from inferometer.load.digest import Remarks, Stripe, digest, has_token
 from inferometer.load.driver import DISK_FULL, Driver
 from inferometer.load.gauges import CollectorOff, allow_descriptors, sharpen_timers
 from inferometer.load.instrument import Report
@@ -38,10 +39,10 @@ from inferometer.load.spool import Spool, read_spool
 from inferometer.plan import Plan
 from inferometer.run import write_parts
 from inferometer.timeline import Ints
+from inferometer.wire import DIALECTS
 from inferometer.workload import tokenizer as tokenizers
 
 BEAT_NS = SECOND // 4
-SIZE = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +60,13 @@ class Job:
 
 def write_job(job: Job, pipe: IO[bytes]) -> None:
     """Send a job to a worker."""
-    body = pickle.dumps(job, protocol=5)
-    pipe.write(SIZE.pack(len(body)) + body)
+    pickle.dump(job, pipe, protocol=5)
     pipe.flush()
 
 
 def read_job(pipe: IO[bytes]) -> Job:
     """Receive a job."""
-    (size,) = SIZE.unpack(pipe.read(SIZE.size))
-    job = pickle.loads(pipe.read(size))  # noqa: S301 - from our own parent, over a private pipe
+    job = pickle.load(pipe)  # noqa: S301 - from our own parent, over a private pipe
     assert isinstance(job, Job)
     return job
 
@@ -135,6 +134,7 @@ class Worker:
                 tokenizer=self._tokenizer,
                 folder=job.folder,
                 endpoint_of=self._endpoint_of,
+                ahead=likely(job),
                 note=self._beat_if_due,
             )
         except OSError as error:
@@ -153,6 +153,7 @@ class Worker:
             spool,
             allowed_events=allowed.__getitem__,
             endpoint_of=self._endpoint_of,
+            has_token=partial(has_token, DIALECTS[job.target.dialect]),
         )
 
     def _get_ready(self, driver: Driver) -> None:
@@ -291,6 +292,14 @@ class _Texts:
 
     def keep(self, request_id: str, text: dict[str, str]) -> None:
         self._stream.write(msgspec.json.encode({"request_id": request_id, **text}) + b"\n")
+
+
+def likely(job: Job) -> int | None:
+    """How many requests a closed loop with a time limit is likely to send, at 50 tokens per second; None: all."""
+    if job.concurrency is None or job.drive.duration_s is None or not len(job.rows):
+        return None
+    reply_s = 0.02 * (1 + float(job.plan.output_tokens[job.rows].mean()))
+    return math.ceil(job.concurrency * (2 + job.drive.duration_s / reply_s))
 
 
 def connections_ahead(job: Job) -> int:
