@@ -20,9 +20,15 @@ def read(pieces, *, end=None, limits=None):
     return reader, body
 
 
-def outcome(pieces, **more):
+def outcome(pieces, *, end=None, limits=None, at_once=False):
     """All that a reader says at the end."""
-    reader, body = read(pieces, **more)
+    if at_once:
+        reader = ResponseReader(limits)
+        body = b"".join(reader.read([0] * len(pieces), pieces)[1])
+        if end:
+            reader.eof(reset=end == "reset")
+    else:
+        reader, body = read(pieces, end=end, limits=limits)
     return (
         body,
         reader.status,
@@ -104,7 +110,9 @@ def test_any_split_of_the_bytes_gives_the_same(wire, raw, tail, places, bytewise
     raw += tail
     pieces = wire.bytewise(raw) if bytewise else wire.cut(raw, places)
 
-    assert outcome(pieces, end="close") == outcome([raw], end="close")
+    whole = outcome([raw], end="close")
+    assert outcome(pieces, end="close") == whole
+    assert outcome(pieces, end="close", at_once=True) == whole
 
 
 @settings(deadline=None, max_examples=100)
@@ -114,9 +122,9 @@ def test_any_split_of_the_bytes_gives_the_same(wire, raw, tail, places, bytewise
 )
 def test_random_bytes_never_raise_and_split_alike(wire, raw, places):
     """Rule 2: garbage ends in an error, wherever the garbage was cut."""
-    whole, split = outcome([raw], end="close"), outcome(wire.cut(raw, places), end="close")
+    whole, pieces = outcome([raw], end="close"), wire.cut(raw, places)
 
-    assert whole == split
+    assert outcome(pieces, end="close") == outcome(pieces, end="close", at_once=True) == whole
     assert whole[4] or whole[8]
 
 
@@ -218,12 +226,12 @@ def test_trailers_are_bounded():
 def test_framing_between_pieces_of_body_is_not_a_trailer():
     """Chunk sizes that come in reads of their own never add up to the limit of the trailers."""
     pieces = [CHUNKED, *[b"1\r\n", b"x\r\n"] * 200, b"0\r\n\r\n"]
-    reader, body = read(pieces, limits=Limits(head_bytes=200))
+    for at_once in (False, True):
+        body, *_, error = outcome(pieces, limits=Limits(head_bytes=200), at_once=at_once)
+        assert (body, error) == (b"x" * 200, None)
 
-    assert (body, reader.complete) == (b"x" * 200, True)
 
-
-def test_the_response_is_bounded_to_the_byte():
+def test_the_response_is_bounded_to_the_byte(wire):
     """What fits in the limit is given, what does not is not, however it is split."""
     limits = Limits(response_bytes=len(HEAD) + 2 + 10)
     raw = HEAD + b"\r\n" + b"0123456789" + b"more"
@@ -231,7 +239,8 @@ def test_the_response_is_bounded_to_the_byte():
     whole = outcome([raw], limits=limits)
     assert whole[0] == b"0123456789"
     assert whole[-1] == f"the response is longer than {limits.response_bytes} bytes"
-    assert outcome([raw[n : n + 1] for n in range(len(raw))], limits=limits) == whole
+    for at_once in (False, True):
+        assert outcome(wire.bytewise(raw), limits=limits, at_once=at_once) == whole
 
 
 @pytest.mark.parametrize(

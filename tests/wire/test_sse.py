@@ -16,6 +16,13 @@ def events(pieces, *, limits=None, reader=EventStream):
     return out + stream.close(), stream.broken
 
 
+def at_once(pieces, *, limits=None, reader=EventStream):
+    """The same by `read`, stamps left out."""
+    stream = reader(limits or Limits())
+    _, out = stream.read([0] * len(pieces), pieces)
+    return out + stream.close(), stream.broken
+
+
 def data(raw):
     """Only the data of the events of one read."""
     return [value for _, value in events([raw])[0]]
@@ -51,15 +58,20 @@ def test_an_event_has_its_name():
     assert events([b"event: error\ndata: x\n\ndata: y\n\n"])[0] == [(b"error", b"x"), (b"", b"y")]
 
 
-def test_the_common_read_takes_the_short_way():
-    """One whole event per read, between two events, gives what the long way gives."""
-    stream = EventStream(Limits())
+def test_many_pieces_are_read_as_each_of_them_would_be():
+    """One whole event per piece, the common case, takes a shorter way to the same events; stamps go with them."""
+    pieces = [
+        b"data: first\n\n",
+        b'data: {"a": 1}\n\n',
+        b"data: x\n",
+        b"data: y\n\n",
+        b"data: a\rb\n\n",
+        b"data: p\n\ndata: q\n\n",
+    ]
+    times, read = EventStream(Limits()).read(range(6), pieces)
 
-    assert stream.feed(b"data: first\n\n") == [(b"", b"first")]
-    assert stream.feed(b'data: {"a": 1}\n\n') == [(b"", b'{"a": 1}')]
-    assert stream.feed(b"data: x\n") == []
-    assert stream.feed(b"data: y\n\n") == [(b"", b"x\ny")]
-    assert stream.feed(b"data: a\rb\n\n") == [(b"", b"a")]
+    assert [data for _, data in read] == [b"first", b'{"a": 1}', b"x\ny", b"a", b"p", b"q"]
+    assert times == [0, 1, 3, 4, 5, 5]
 
 
 lines = st.sampled_from(
@@ -95,9 +107,9 @@ def test_any_split_gives_the_same_events(wire, raw, places, bytewise, tight):
     pieces = wire.bytewise(raw) if bytewise else wire.cut(raw, places)
 
     for reader in (EventStream, JsonLines, JsonDocument):
-        assert events(pieces, limits=limits, reader=reader) == events(
-            [raw], limits=limits, reader=reader
-        )
+        whole = events([raw], limits=limits, reader=reader)
+        assert events(pieces, limits=limits, reader=reader) == whole
+        assert at_once(pieces, limits=limits, reader=reader) == whole
 
 
 def test_a_line_is_bounded():
@@ -143,6 +155,13 @@ def test_a_line_of_json_is_an_event_even_the_last_one():
         b'{"b":2}',
         b'{"c":3}',
     ]
+
+
+def test_a_line_of_json_has_the_stamp_that_completed_it():
+    """As an event of an event stream has."""
+    read = JsonLines(Limits()).read([1, 2, 3], [b"{}\n{", b"}", b"\n{}\n"])
+
+    assert read == ([1, 3, 3], [(b"", b"{}")] * 3)
 
 
 def test_a_line_of_json_is_bounded():

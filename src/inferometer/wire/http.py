@@ -60,7 +60,7 @@ class ResponseReader:
 
     `status` and `headers` (lower-case names, repeated fields joined by ", ") are there once `head_complete` is true,
     everything once `complete` is. `error` is None, or one line saying why it never will be; `cut`: because bytes are
-    missing, not because they are wrong. `surplus`: bytes came after the end.
+    missing, not because they are wrong. `surplus`: bytes came after the end. `last_ns`: the stamp of the last `read` of it.
     """
 
     __slots__ = (
@@ -80,6 +80,7 @@ class ResponseReader:
         "error",
         "head_complete",
         "headers",
+        "last_ns",
         "limits",
         "on_body",
         "over",
@@ -93,6 +94,7 @@ class ResponseReader:
         self.headers: dict[str, str] = {}
         self.head_complete = self.complete = self.cut = self.surplus = False
         self.over = False  # complete or not: nothing more is read
+        self.last_ns: int | None = None
         self.error: str | None = None
         self._left = self.limits.response_bytes
         self._head_size = self._fields = 0
@@ -106,19 +108,46 @@ class ResponseReader:
         self._parser = httptools.HttpResponseParser(self)
         self._feed_data = self._parser.feed_data
 
+    def read(self, times: Sequence[int], reads: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
+        """`feed` for each of many reads, faster: the pieces of body, and the stamp of each. Notes `last_ns`."""
+        times_out, bodies, last_ns = [], [], self.last_ns
+        feed_data, pieces = self._feed_data, self._pieces
+        for t_ns, data in zip(times, reads, strict=True):
+            if self._steady and len(data) <= self._left:
+                self._left -= len(data)
+                try:
+                    feed_data(data)
+                except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                    self._stopped(error)
+                if len(pieces) == 1:  # the common case: one chunk, or a part of one
+                    self._silent = 0
+                    body = pieces.pop()
+                else:
+                    body = self._joined(len(data))
+                last_ns = t_ns
+            else:
+                last_ns = last_ns if self.over else t_ns
+                body = self.feed(data)
+            if body:
+                bodies.append(body)
+                times_out.append(t_ns)
+        self.last_ns = last_ns
+        return times_out, bodies
+
     def feed(self, data: bytes) -> bytes:
         """The bytes of the body that `data` brings, decompressed; often none."""
+        if self.error:
+            return b""
+        if self.complete:
+            return self._note_surplus(data)
+        data, beyond = data[: self._left], data[self._left :]
         self._left -= len(data)
-        if not self._steady or self._left < 0:
-            return self._feed_edge(data)
-        try:
-            self._feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._stopped(error)
-        if len(self._pieces) != 1:
-            return self._joined(len(data))
-        self._silent = 0
-        return self._pieces.pop()
+        body = self._feed_body(data) if self.head_complete else self._feed_head(data)
+        if self.complete:
+            return body + self._note_surplus(beyond)
+        if beyond:
+            self._fail(f"the response is longer than {size(self.limits.response_bytes)}")
+        return body
 
     def eof(self, *, reset: bool = False) -> None:
         """Say that the connection ended, cleanly or (`reset`) not; a body that is delimited by its end is complete."""
@@ -150,21 +179,6 @@ class ResponseReader:
         self._silent = 0 if body else self._silent + n_bytes
         if self._silent > self.limits.head_bytes and self.head_complete and not self.complete:
             self._fail(f"the trailers are longer than {size(self.limits.head_bytes)}")
-        return body
-
-    def _feed_edge(self, data: bytes) -> bytes:
-        """`feed` in the head, at the limit, after the end."""
-        over = min(len(data), max(0, -self._left))
-        data, beyond = data[: len(data) - over], data[len(data) - over :]
-        if self.error:
-            return b""
-        if self.complete:
-            return self._note_surplus(data + beyond)
-        body = self._feed_body(data) if self.head_complete else self._feed_head(data)
-        if self.complete:
-            return body + self._note_surplus(beyond)
-        if over:
-            self._fail(f"the response is longer than {size(self.limits.response_bytes)}")
         return body
 
     def _feed_head(self, data: bytes) -> bytes:

@@ -7,18 +7,18 @@ Unlike there, what stands after the last line break is an event too.
 from __future__ import annotations
 
 from inferometer.wire.limits import Limits, size
-from inferometer.wire.sse import Event
+from inferometer.wire.sse import Event, Framing
 
 
-class JsonLines:
+class JsonLines(Framing):
     """Newline-delimited JSON (Ollama). A line is an event, and is bounded like one; blank lines are skipped."""
 
-    __slots__ = ("_limit", "_partial", "broken")
+    __slots__ = ("_limit", "_partial")
 
     def __init__(self, limits: Limits) -> None:
+        super().__init__()
         self._limit = limits.event_bytes
         self._partial = bytearray()
-        self.broken: str | None = None
 
     def feed(self, body: bytes) -> list[Event]:
         """The lines that `body` completes."""
@@ -48,14 +48,14 @@ class JsonLines:
         return _events(before)
 
 
-class JsonDocument:
+class JsonDocument(Framing):
     """One JSON text: the reply that was not streamed. The limit of the response bounds it."""
 
-    __slots__ = ("_text", "broken")
+    __slots__ = ("_text",)
 
     def __init__(self, _limits: Limits) -> None:
+        super().__init__()
         self._text = bytearray()
-        self.broken: str | None = None
 
     def feed(self, body: bytes) -> list[Event]:
         """Nothing yet."""

@@ -5,10 +5,10 @@ keeps of each event a delta and the stamp of the read that completed it (events 
 finer was seen). `facts` then says what the reply was. No sockets, no clock, no state beside the one reply.
 
 How a reply ended (`ReplyFacts.status`, of timeline.STATUSES), the first that applies:
-    protocol_error   not HTTP, or a limit was broken: `broken`, and nothing is read any more
     http_error       the status is 300 or more; a redirect is one, and is never followed
-    protocol_error   the stream brought an error object, something that is not the protocol's JSON, or a finish reason
-                     that means failure; or the content type is not one that a reply has
+    protocol_error   not HTTP, or a limit was broken: `broken`, and nothing is read any more; or the content type is not
+                     one that a reply has; or the stream brought an error object, something that is not the protocol's
+                     JSON, or a finish reason that means failure
     truncated        the connection ended inside of the message; or the message ended before the reply did: without a
                      finish reason, or, where the protocol's end marker says as much, without that
     ok               otherwise, a reply without a single token included
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
 
@@ -27,20 +26,9 @@ from inferometer.wire.dialects import Dialect
 from inferometer.wire.http import ResponseReader
 from inferometer.wire.limits import KIB, Limits
 from inferometer.wire.ndjson import JsonDocument, JsonLines
-from inferometer.wire.sse import Event, EventStream
+from inferometer.wire.sse import Event, EventStream, Framing
 from inferometer.wire.tokens import Counted, CountTokens, count
 from inferometer.wire.transcript import Counts, Transcript, body_message, one_line
-
-
-class Framing(Protocol):
-    """What cuts a body into events: (name, data) pairs. `broken` names the limit that was broken."""
-
-    broken: str | None
-
-    def feed(self, body: bytes) -> list[Event]: ...  # noqa: D102
-
-    def close(self) -> list[Event]: ...  # noqa: D102
-
 
 FRAMINGS: dict[str, Callable[[Limits], Framing]] = {
     "text/event-stream": EventStream,
@@ -59,18 +47,17 @@ SURPLUS = "bytes came after the end of the response"
 
 _ERROR_BODY = 16 * KIB
 
-
 # What a dialect's `read` meets in hostile bytes: not JSON, not of the right shape, not UTF-8, nested without end.
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class _Beginning:
+class _Beginning(Framing):
     """A framing for bodies that are no replies: keeps what a message to a person may stand in, and no event."""
 
-    __slots__ = ("broken", "text")
+    __slots__ = ("text",)
 
     def __init__(self, _limits: Limits) -> None:
-        self.broken: str | None = None
+        super().__init__()
         self.text = bytearray()
 
     def feed(self, body: bytes) -> list[Event]:
@@ -81,7 +68,7 @@ class _Beginning:
         return []
 
 
-@dataclass(frozen=True, slots=True, eq=True)
+@dataclass(frozen=True, slots=True)
 class ReplyFacts:
     """What one reply was. The chunk lists are equally long: one entry per event (and channel) of the stream.
 
@@ -124,7 +111,6 @@ class Reply:
         "_stamps",
         "_trouble",
         "first_byte_ns",
-        "last_byte_ns",
         "transcript",
     )
 
@@ -140,7 +126,6 @@ class Reply:
         self._trouble: str | None = None  # a limit that the stream broke
         self.transcript = Transcript()
         self.first_byte_ns: int | None = None
-        self.last_byte_ns: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -166,23 +151,17 @@ class Reply:
 
         (It works layer by layer instead of read by read, so that one layer's code and data stay in the CPU's caches.)
         """
-        http, bodies, times = self._http, [], []
-        feed = http.feed
+        http = self._http
         if self.first_byte_ns is None and reads:
             self.first_byte_ns = stamps_ns[0]
         was_complete = http.complete
-        for t_ns, data in zip(stamps_ns, reads, strict=True):
-            if http.over:
-                feed(data)  # which notes that there is more than the response
-                continue
-            body = feed(data)
-            if body:
-                bodies.append(body)
-                times.append(t_ns)
-            self.last_byte_ns = t_ns
-        self._take(times, bodies)
-        if http.complete and not was_complete:
-            self._close(stamps_ns[-1] if self.last_byte_ns is None else self.last_byte_ns)
+        times, bodies = http.read(stamps_ns, reads)
+        framing = self._chosen()
+        if framing is not None:
+            self._translate(*framing.read(times, bodies))
+            self._trouble = self._trouble or framing.broken
+        if http.complete and not was_complete and http.last_ns is not None:
+            self._close(http.last_ns)
 
     def eof(self, t_ns: int, *, reset: bool = False) -> None:
         """Say that the connection ended at `t_ns`, cleanly or (`reset`) not."""
@@ -208,7 +187,7 @@ class Reply:
             error=error,
             http_status=self._http.status,
             first_byte_ns=self.first_byte_ns,
-            last_byte_ns=self.last_byte_ns,
+            last_byte_ns=self._http.last_ns,
             chunk_ns=self._stamps,
             chunk_tokens=counted.tokens,
             chunk_channel=[delta.channel for delta in said.deltas],
@@ -235,24 +214,6 @@ class Reply:
                 self._refused = f"the content type is {kind[:80]!r}, which no reply has"
             self._framing = (framing or _Beginning)(self._limits)
         return self._framing
-
-    def _take(self, times: list[int], bodies: list[bytes]) -> None:
-        """Cut pieces of the body into events, and translate them."""
-        framing = self._chosen()
-        if framing is None or not bodies:
-            return
-        events: list[Event] = []
-        stamps: list[int] = []
-        for t_ns, body in zip(times, bodies, strict=True):
-            new = framing.feed(body)
-            if len(new) == 1:
-                events.append(new[0])
-                stamps.append(t_ns)
-            else:
-                events += new
-                stamps += [t_ns] * len(new)
-        self._translate(stamps, events)
-        self._trouble = self._trouble or framing.broken
 
     def _close(self, t_ns: int) -> None:
         """Say what the end of the message completes."""
@@ -299,7 +260,10 @@ class Reply:
         if not http.complete:
             return "truncated", http.error or "the response was not read to its end"
         if said.finish_reason is None and not (said.ended and self._dialect.end_suffices):
-            return "truncated", f"the reply ended after {_many(len(said.deltas))}, not finished"
+            return (
+                "truncated",
+                f"the reply ended after {_many(len(said.deltas))}, not finished",
+            )
         return "ok", None
 
     def _http_refusal(self, status: int) -> str:

@@ -10,6 +10,9 @@ and nothing is kept of what follows.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
 from inferometer.wire.limits import Limits, size
 
 Event = tuple[bytes, bytes]
@@ -18,7 +21,33 @@ _BOM = b"\xef\xbb\xbf"
 _LF, _CR = 10, 13
 
 
-class EventStream:
+class Framing(ABC):
+    """What cuts a body into events. Mutable: one for each body. `broken` names the limit that was broken."""
+
+    __slots__ = ("broken",)
+
+    def __init__(self) -> None:
+        self.broken: str | None = None
+
+    @abstractmethod
+    def feed(self, body: bytes) -> list[Event]:
+        """The events that `body` completes."""
+
+    @abstractmethod
+    def close(self) -> list[Event]:
+        """The events that the end of the body completes."""
+
+    def read(self, times: Sequence[int], bodies: Sequence[bytes]) -> tuple[list[int], list[Event]]:
+        """`feed` for each of many stamped pieces: the events, and the stamp of each."""
+        times_out: list[int] = []
+        events: list[Event] = []
+        for t_ns, body in zip(times, bodies, strict=True):
+            events += self.feed(body)
+            times_out += [t_ns] * (len(events) - len(times_out))
+        return times_out, events
+
+
+class EventStream(Framing):
     """The reader of one event stream."""
 
     __slots__ = (
@@ -31,10 +60,10 @@ class EventStream:
         "_line_limit",
         "_name",
         "_partial",
-        "broken",
     )
 
     def __init__(self, limits: Limits) -> None:
+        super().__init__()
         self._line_limit, self._event_limit = limits.line_bytes, limits.event_bytes
         self._partial = bytearray()  # the line that has begun
         self._data: list[bytes] = []  # the data lines of the event that has begun
@@ -43,29 +72,33 @@ class EventStream:
         self._after_cr = False  # the last byte was CR: an LF now belongs to it
         self._at_start = True  # no line yet: a byte order mark may come
         self._idle = False  # between two events, with nothing pending at all
-        self.broken: str | None = None
+
+    def read(self, times: Sequence[int], bodies: Sequence[bytes]) -> tuple[list[int], list[Event]]:
+        """`feed` for each of many stamped pieces: the events, and the stamp of each."""
+        times_out: list[int] = []
+        events: list[Event] = []
+        limit = self._line_limit
+        for t_ns, body in zip(times, bodies, strict=True):
+            length = len(body)
+            # Nearly every read of a token stream is one whole "data: ...\n\n": its first LF is its last byte but one.
+            # (Written for speed: `13 in body` is a memchr, `b"\\r" in body` is not.)
+            if (
+                self._idle
+                and body.find(_LF) == length - 2
+                and body[length - 1] == _LF
+                and body[:6] == b"data: "
+                and _CR not in body
+                and length < limit
+            ):
+                events.append((b"", body[6:-2]))
+                times_out.append(t_ns)
+            else:
+                events += self.feed(body)
+                times_out += [t_ns] * (len(events) - len(times_out))
+        return times_out, events
 
     def feed(self, body: bytes) -> list[Event]:
         """The events that `body` completes."""
-        # Nearly every read of a token stream is one whole "data: ...\n\n": its first LF is its last byte but one.
-        # (Written for speed: `13 in body` is a memchr, `b"\\r" in body` is not.)
-        length = len(body)
-        if (
-            self._idle
-            and body.find(10) == length - 2
-            and body[length - 1] == _LF
-            and body[:6] == b"data: "
-            and _CR not in body
-            and length < self._line_limit
-        ):
-            return [(b"", body[6:-2])]
-        return self._feed_lines(body)
-
-    def close(self) -> list[Event]:
-        """Nothing: an event is complete at its blank line, or never was one."""
-        return []
-
-    def _feed_lines(self, body: bytes) -> list[Event]:
         if self._after_cr and body:
             self._after_cr = False
             body = body.removeprefix(b"\n")
@@ -87,6 +120,10 @@ class EventStream:
             self._break(f"a line of the stream is longer than {size(self._line_limit)}")
         self._idle = not (self._partial or self._data or self._name or self._after_cr)
         return events
+
+    def close(self) -> list[Event]:
+        """Nothing: an event is complete at its blank line, or never was one."""
+        return []
 
     def _take(self, line: bytes, events: list[Event]) -> None:
         if self._at_start:

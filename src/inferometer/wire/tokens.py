@@ -95,7 +95,7 @@ def _reconciled(
         notes = (*notes, UNEQUAL)
         if claimed > total and transcript.finished_by is not None:
             tokens[transcript.finished_by] += claimed - total
-    if any(delta.more for delta in deltas):
+    if True in [delta.more for delta in deltas]:
         _spread_over_channels(deltas, tokens)
     return Counted(tokens, "server", notes)
 
@@ -107,7 +107,7 @@ def _spread_over_channels(deltas: Sequence[Delta], tokens: list[int]) -> None:
         if not delta.more:
             if last > first:
                 lengths = [len(part.text) for part in deltas[first : last + 1]]
-                tokens[first : last + 1] = share(tokens[last], lengths)
+                tokens[first : last + 1] = share(sum(tokens[first : last + 1]), lengths)
             first = last + 1
 
 
@@ -202,7 +202,8 @@ def _tokenized(deltas: Sequence[Delta], count_tokens: CountTokens) -> list[int]:
 def share(total: int, weights: Sequence[int]) -> list[int]:
     """`total` in whole parts, one each where it suffices and the rest in proportion to the weights beyond one.
 
-    Largest remainders get what rounding leaves, the earlier first; so weights that add up to `total` are the answer.
+    Largest remainders get what rounding leaves (of equals the larger weight, then the earlier); so weights that add up
+    to `total` are the answer.
     """
     parts = [1 if total >= len(weights) else 0] * len(weights)
     over = [max(0, weight - floor) for weight, floor in zip(weights, parts, strict=True)]
@@ -213,6 +214,6 @@ def share(total: int, weights: Sequence[int]) -> list[int]:
     for n, (whole, _) in enumerate(shares):
         parts[n] += whole
     left = total - sum(parts)
-    for n in sorted(range(len(parts)), key=lambda n: -shares[n][1])[:left]:
+    for n in sorted(range(len(parts)), key=lambda n: (-shares[n][1], -weights[n]))[:left]:
         parts[n] += 1
     return parts
