@@ -16,7 +16,7 @@ from inferometer.emulator.replies import Dribble, Stream, Then, Whole, text_of
 from inferometer.emulator.schedule import FAULTS, LIKE, Asked, Schedule, Wire
 
 CHAT = DIALECTS["/v1/chat/completions"]
-STREAMED = [path for path in DIALECTS if path != "/api/generate"]
+STREAMED = [path for path in DIALECTS if path != "/api/chat"]
 
 
 class Body:
@@ -125,7 +125,7 @@ def test_every_dialect_says_all_tokens_and_counts_them(path, reasoning):
     number = {
         "/v1/responses": "output_tokens",
         "/v1/messages": "output_tokens",
-        "/api/generate": "eval_count",
+        "/api/chat": "eval_count",
     }
     number |= {"/generate_stream": "generated_tokens", "/completion": "tokens_predicted"}
     assert f'"{number.get(path, "completion_tokens")}":6' in said

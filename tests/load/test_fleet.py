@@ -19,6 +19,7 @@ import pytest
 
 from inferometer.emulator import Schedule, serve_child
 from inferometer.errors import TargetError, UserError
+from inferometer.load.calibration import Calibration, store
 from inferometer.load.fleet import keep, measure
 from inferometer.load.options import Drive, Patience
 from inferometer.load.preflight import find
@@ -120,6 +121,33 @@ def test_the_instrument_speaks_for_itself(tmp_path):
     assert instrument["loop_lag"]["n"] >= 10 * 8
     assert instrument["gc"]["pauses"] == 0
     assert instrument["stamps"]["mode"] in ("kernel", "user")
+
+
+def test_a_run_cites_the_calibration_of_its_host(tmp_path, monkeypatch):
+    """Null where there is none; else its five facts, and a warning (no more) for a run that went beyond it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with serve_child(QUICK) as url:
+        found = find([url])
+        before = measure(plan(2, 2), found, Drive(), tmp_path / "a", asked={})
+        store(
+            Calibration(
+                when="2030-01-02T03:04:05+00:00",
+                host_id="0",
+                stamps=before.manifest.instrument["stamps"]["mode"],
+                rungs=(),
+                believed_tokens_per_s=9.0,
+                gap_error_p99_s=1e-5,
+                stamp_error_p99_s=2e-5,
+            )
+        )
+        after = measure(plan(2, 2), found, Drive(), tmp_path / "b", asked={})
+
+    assert before.manifest.instrument["calibration"] is None
+    assert not any("calibration" in note for note in before.manifest.notes)
+    assert after.manifest.instrument["calibration"]["believed_tokens_per_s"] == 9.0
+    assert after.manifest.notes[0].startswith("beyond the calibration: 16 tokens")
+    assert not any("calibration" in r for r in after.manifest.instrument["invalid_reasons"])
+    assert read_run(tmp_path / "b").manifest == after.manifest
 
 
 def test_user_stamps_are_a_mode(tmp_path):

@@ -4,7 +4,13 @@ import numpy as np
 
 from inferometer.clock import MILLISECOND, SECOND
 from inferometer.load.gauges import LAG_BUCKETS, Gauges, lag_bucket, lag_of_bucket
-from inferometer.load.instrument import Report, own_lag_ns, record
+from inferometer.load.instrument import (
+    Report,
+    beyond_calibration,
+    busiest_second,
+    own_lag_ns,
+    record,
+)
 from inferometer.timeline import ABSENT, build, offsets
 
 ROWS, TOKENS, GAP = 50, 20, 20 * MILLISECOND
@@ -100,6 +106,50 @@ def test_a_stepped_clock_is_told_when_it_moved_stamps():
 def test_a_run_without_a_completed_request_is_invalid():
     """And the first error is named."""
     assert "no request completed" in reasons(timeline(status="timeout"))[0]
+
+
+def cited(believed=2_000.0, stamps="kernel"):
+    return {
+        "when": "2030-01-01T00:00:00+00:00",
+        "believed_tokens_per_s": believed,
+        "gap_error_p99_s": 1e-5,
+        "stamp_error_p99_s": 1e-5,
+        "stamps": stamps,
+    }
+
+
+def beyond(calibration, *, workers=1):
+    """What is said of 1,000 tokens within one second, measured with kernel stamps."""
+    out = {"calibration": calibration, "stamps": {"mode": "kernel"}, "workers": workers}
+    return beyond_calibration(timeline(), out)
+
+
+def test_a_run_within_its_calibration_says_nothing():
+    """Nor does one without a calibration: the screen says that in its own words."""
+    busiest = busiest_second(timeline())
+    assert busiest == sum(200 + 10 * row + 20 * k < 1000 for row in range(ROWS) for k in range(20))
+    assert beyond(cited()) == []
+    assert beyond(None) == []
+    assert beyond(cited(believed=busiest)) == []
+
+
+def test_a_run_beyond_its_calibration_is_warned_not_invalid():
+    """More tokens in the busiest second than a worker was believed for; two workers are believed for twice as many."""
+    (warning,) = beyond(cited(believed=busiest_second(timeline()) - 1.0))
+    assert "beyond the calibration" in warning
+    assert beyond(cited(believed=busiest_second(timeline()) / 2), workers=2) == []
+
+
+def test_a_calibration_for_other_stamps_or_for_nothing_is_told():
+    """It says nothing about this run."""
+    assert "calibrated with user stamps" in beyond(cited(stamps="user"))[0]
+    assert "no load was found" in beyond(cited(believed=None))[0]
+
+
+def test_the_busiest_second_of_nothing_is_empty():
+    """No chunk, no token."""
+    none = timeline().take(np.zeros(0, dtype=np.int64))
+    assert busiest_second(none) == 0
 
 
 def test_lag_buckets_are_narrow():

@@ -101,7 +101,10 @@ def serve_child(
     )
     command = [sys.executable, "-m", "inferometer.emulator"]
     with subprocess.Popen(  # noqa: S603  ourselves
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # an interrupt at the terminal is the parent's to handle
     ) as child:
         try:
             yield _announced(child, orders)

@@ -354,7 +354,7 @@ def _read_ollama(body: Json) -> Asked:
     options = body.get("options") or {}
     return Asked(
         model=body.get("model") or "emulated",
-        prompt_tokens=count_words(body.get("prompt") or body.get("messages")),
+        prompt_tokens=count_words(body.get("messages")),
         max_tokens=int(options.get("num_predict") or 0),
         stream=bool(body.get("stream", True)),
         include_usage=True,
@@ -362,8 +362,14 @@ def _read_ollama(body: Json) -> Asked:
 
 
 def _ollama_token(f: Facts, p: Piece) -> Event:
-    text = {"response": "", "thinking": p.text} if p.thinks else {"response": p.text}
-    return "", {"model": f.model, "created_at": _iso(f.created), **text, "done": False}
+    said = {"content": "", "thinking": p.text} if p.thinks else {"content": p.text}
+    message = {"role": "assistant", **said}
+    return "", {
+        "model": f.model,
+        "created_at": _iso(f.created),
+        "message": message,
+        "done": False,
+    }
 
 
 def _ollama_ending(f: Facts, said: int, finish: str) -> list[Event]:
@@ -376,8 +382,7 @@ def _ollama_whole(f: Facts, thoughts: str, text: str, said: int, finish: str) ->
     return {
         "model": f.model,
         "created_at": _iso(f.created),
-        "response": text,
-        **thinking,
+        "message": {"role": "assistant", "content": text, **thinking},
         "done": True,
         "done_reason": finish,
         **counts,
@@ -460,6 +465,6 @@ DIALECTS: dict[str, Dialect] = {
     "/v1/responses": _RESPONSES,
     "/v1/messages": _MESSAGES,
     "/generate_stream": _TGI,
-    "/api/generate": _OLLAMA,
+    "/api/chat": _OLLAMA,
     "/completion": _LLAMA,
 }

@@ -1,0 +1,103 @@
+"""A scorecard as other programs read it: one line of CSV per number, or OpenMetrics for a time-series database.
+
+Undefined and refused numbers are left out: a missing line says "no such number", a 0 or an empty cell would not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from inferometer.metrics import Scorecard
+    from inferometer.metrics.summary import Row
+    from inferometer.stats import Interval
+
+
+class Number(NamedTuple):
+    """One number of a scorecard: `lo` and `hi` are NaN where it has no interval."""
+
+    metric: str
+    statistic: str
+    value: float
+    lo: float
+    hi: float
+    unit: str
+    n: int
+    failed: int
+    population: str
+    definition: str
+
+
+def numbers(card: Scorecard) -> Iterator[Number]:
+    """Every number that is defined, in the table's order."""
+    for row in card.rows:
+        stats = {"mean": row.mean, "min": row.min, **row.quantiles, "max": row.max}
+        for name, value in stats.items():
+            if not math.isnan(value):
+                ci = row.ci.get(name)
+                yield _number(row, name, value, ci)
+    for figure in card.values:
+        if not math.isnan(figure.value):
+            yield Number(
+                figure.id,
+                "value",
+                figure.value,
+                *figure.ci,
+                figure.unit,
+                figure.n,
+                card.requests.failed,
+                figure.population,
+                figure.definition,
+            )
+
+
+def to_csv(card: Scorecard) -> str:
+    """One line per number; an infinite one is `inf`, a missing interval is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(Number._fields)
+    for number in numbers(card):
+        writer.writerow("" if x != x else x for x in number)  # noqa: PLR0124  NaN
+    return out.getvalue()
+
+
+def to_openmetrics(card: Scorecard) -> str:
+    """Gauges `inferometer_<metric>` with the labels statistic and bound (OpenMetrics 1.0 text format)."""
+    lines: list[str] = []
+    for number in numbers(card):
+        name = f"inferometer_{number.metric}" + ("_seconds" if number.unit == "s" else "")
+        if f"# TYPE {name} gauge" not in lines:
+            lines.append(f"# TYPE {name} gauge")
+            if number.unit == "s":
+                lines.append(f"# UNIT {name} seconds")
+            lines.append(f"# HELP {name} {_escaped(number.definition)}")
+        for bound, value in (("", number.value), ("lo", number.lo), ("hi", number.hi)):
+            if not math.isnan(value):
+                label = f',bound="{bound}"' if bound else ""
+                lines.append(f'{name}{{statistic="{number.statistic}"{label}}} {_float(value)}')
+    lines.append("# TYPE inferometer_valid gauge")
+    lines.append("# HELP inferometer_valid whether the run may be believed")
+    lines.append(f"inferometer_valid {int(card.valid)}")
+    return "\n".join([*lines, "# EOF", ""])
+
+
+FORMATS = {"csv": to_csv, "openmetrics": to_openmetrics}
+
+
+def _number(row: Row, name: str, value: float, ci: Interval | None) -> Number:
+    lo, hi = (math.nan, math.nan) if ci is None else ci
+    return Number(
+        row.id, name, value, lo, hi, row.unit, row.n, row.failed, row.population, row.definition
+    )
+
+
+def _float(x: float) -> str:
+    return "+Inf" if x == math.inf else repr(float(x))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,0 +1,62 @@
+"""`inferometer score`: what a run directory says, again: on screen, as JSON, as CSV or as OpenMetrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inferometer.cli.options import json_option, opt, rare, section, verb
+
+if TYPE_CHECKING:
+    from inferometer.metrics import Scorecard
+    from inferometer.run import Run
+
+
+@verb(
+    click.Argument(["path"], metavar="RUN"),
+    *section(
+        "Judge",
+        opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms', or a preset's name."),
+        opt("--conventions", "The same run as other tools would score it, side by side."),
+        rare("--no-intervals", "Leave out the intervals: quicker on a large run."),
+    ),
+    *section(
+        "Result",
+        json_option(),
+        opt("--format NAME", "table, json, csv or openmetrics.  [table]", click.Choice(["table", "json", "csv", "openmetrics"]), default="table", to="form"),
+    ),
+)  # fmt: skip
+def command(**options: Any) -> int:
+    """The figures of a run, and how far to trust them.
+
+    RUN is a directory that measure wrote; an interrupted one is read, too.
+    """
+    from inferometer import slo as slos
+    from inferometer.cli import card, export
+    from inferometer.load.recovery import read_run
+    from inferometer.metrics import score
+
+    slo = slos.parse(options["slo"], where="--slo") if options["slo"] else None
+    run = read_run(options["path"])
+    scored = score(run, slo, intervals=not options["no_intervals"])
+    form = "json" if options["as_json"] else options["form"]
+    if options["conventions"]:
+        return _compare(run, scored, form)
+    if form in export.FORMATS:
+        click.echo(export.FORMATS[form](scored), nl=False)
+        return card.exit_code(scored)
+    return card.present(run, scored, as_json=form == "json")
+
+
+def _compare(run: Run, scored: Scorecard, form: str) -> int:
+    from inferometer.cli import card
+    from inferometer.cli.tools import side_by_side
+    from inferometer.metrics import conventions
+
+    found = conventions(run)
+    if form == "json":
+        click.echo(card.plain_json(scored.to_dict() | {"conventions": found}))
+    else:
+        card.show(side_by_side(scored, found))
+    return card.exit_code(scored)
