@@ -1,0 +1,189 @@
+"""Is what was asked what was sent? The plan and the timeline of its run, side by side.
+
+Each line compares one property of the load as intended with the same as achieved, and says whether the distance is
+within its tolerance. A line without a verdict is a fact that has no right value (how much the server cached), or one
+that cannot be known here; it says why.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferometer.clock import SECOND
+from inferometer.plan import Plan
+from inferometer.timeline import ABSENT, Array, Ints, Timeline, absent
+from inferometer.workload.burstiness import WINDOWS_S, gap_cv, idc
+from inferometer.workload.draws import Floats
+from inferometer.workload.sharing import cached_tokens
+
+# How far achieved may be from intended, relative to intended; for KS, the distance itself.
+RATE = 0.005
+GAPS = 0.02  # CV
+DISPERSION = 0.05
+LENGTH = 0.02
+KS = 0.02
+RATIO = 0.03
+
+
+class Line(NamedTuple):
+    """One property. `ok` is None where there is no verdict; `difference` is relative, unless `unit` is "KS"."""
+
+    name: str
+    unit: str
+    intended: float | None
+    achieved: float | None
+    difference: float | None
+    tolerance: float | None
+    ok: bool | None
+    why: str = ""
+
+
+class Fidelity(NamedTuple):
+    """All lines, and whether all those with a verdict are within tolerance."""
+
+    lines: tuple[Line, ...]
+    ok: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"ok": self.ok, "lines": [line._asdict() for line in self.lines]}
+
+
+def fidelity(plan: Plan, timeline: Timeline) -> Fidelity:
+    """Intended versus achieved, over the rows that the run got to."""
+    mine, theirs = _joined(plan, timeline)
+    lines = [
+        _requests(plan, len(mine), int(np.count_nonzero(timeline.sent_ns[theirs] != ABSENT))),
+        *_arrivals(plan.intended_ns[mine], timeline.sent_ns[theirs]),
+        *_lengths(plan, timeline, mine, theirs),
+        _sharing(plan, timeline, mine, theirs),
+    ]
+    return Fidelity(tuple(lines), all(line.ok is not False for line in lines))
+
+
+def _joined(plan: Plan, timeline: Timeline) -> tuple[Ints, Ints]:
+    """Rows of the plan and of the timeline that are the same request, in the plan's order."""
+    place = {name: row for row, name in enumerate(timeline.request_id.tolist())}
+    pairs = [
+        (row, place[name]) for row, name in enumerate(plan.request_id.tolist()) if name in place
+    ]
+    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _requests(plan: Plan, reached: int, sent: int) -> Line:
+    bound = plan.concurrency is not None
+    why = "a closed loop sends what the server lets it" if bound else ""
+    intended = reached if bound else len(plan)
+    return _compared("requests sent", "", float(intended), float(sent), 0.0, why=why)
+
+
+def _arrivals(intended: Ints, sent: Ints) -> list[Line]:
+    timed = (intended != ABSENT) & (sent != ABSENT)
+    if np.count_nonzero(timed) < 3:
+        return [
+            Line("arrivals", "", None, None, None, None, None, "the plan has no intended times")
+        ]
+    asked = np.sort(intended[timed]) / SECOND
+    given = np.sort(sent[timed]) / SECOND
+    lines = [
+        _compared("rate", "1/s", _rate(asked), _rate(given), RATE),
+        _compared("gap CV", "", gap_cv(asked), gap_cv(given), GAPS, slack=0.02),
+    ]
+    for window in WINDOWS_S:
+        pair = idc(asked, window), idc(given, window)
+        if (asked[-1] - asked[0]) / window >= 8:
+            lines.append(_compared(f"IDC {window} s", "", *pair, DISPERSION, slack=0.05))
+    return lines
+
+
+def _rate(times: Floats) -> float:
+    span = float(times[-1] - times[0])
+    return (len(times) - 1) / span if span > 0 else math.nan
+
+
+def _lengths(plan: Plan, timeline: Timeline, mine: Ints, theirs: Ints) -> list[Line]:
+    """Prompt, output and prompt:output of the requests that completed."""
+    ok = timeline.ok[theirs]
+    mine, theirs = mine[ok], theirs[ok]
+    if not len(mine):
+        return [Line("lengths", "tokens", None, None, None, None, None, "no request completed")]
+    asked_prompt, prompt = _pair(plan.prompt_tokens[mine], timeline.prompt_tokens[theirs])
+    asked_output, output = _pair(plan.output_tokens[mine], timeline.output_tokens[theirs])
+    extra = float(np.median(prompt - asked_prompt))
+    lines = [_overhead(extra)]
+    lines += _distribution("prompt", asked_prompt, prompt - extra)
+    lines += _distribution("output", asked_output, output)
+    given = output > 0
+    ratio = asked_prompt[given] / asked_output[given], (prompt - extra)[given] / output[given]
+    if given.any():
+        medians = (float(np.median(ratio[0])), float(np.median(ratio[1])))
+        lines.append(_compared("prompt:output p50", "", *medians, RATIO))
+        lines.append(_ks("prompt:output", *ratio))
+    return lines
+
+
+def _pair(asked: Array, given: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return asked.astype(np.float64), given.astype(np.float64)
+
+
+def _overhead(extra: float) -> Line:
+    why = "what the server counts around a prompt: its chat template; taken off below"
+    return Line("tokens around a prompt", "tokens", 0.0, extra, None, None, None, why)
+
+
+def _distribution(name: str, asked: Floats, given: Floats) -> list[Line]:
+    lines = []
+    for q in (0.5, 0.9, 0.99):
+        pair = float(np.quantile(asked, q)), float(np.quantile(given, q))
+        lines.append(_compared(f"{name} p{100 * q:g}", "tokens", *pair, LENGTH, slack=1.0))
+    return [*lines, _ks(name, asked, given)]
+
+
+def _ks(name: str, asked: Floats, given: Floats) -> Line:
+    """The greatest distance between both distribution functions; a token more or less is no distance."""
+    points = np.sort(np.concatenate([asked, given]))
+    step = 0.5 if name != "prompt:output" else 0.0
+    low = np.searchsorted(np.sort(asked), points + step, side="right") / len(asked)
+    high = np.searchsorted(np.sort(given), points + step, side="right") / len(given)
+    distance = float(np.abs(low - high).max())
+    return Line(f"{name} KS", "KS", 0.0, distance, distance, KS, distance <= KS)
+
+
+def _sharing(plan: Plan, timeline: Timeline, mine: Ints, theirs: Ints) -> Line:
+    """What an infinite prefix cache would have held, beside what the server says that it had."""
+    ideal = cached_tokens(plan)[mine].sum() / max(int(plan.prompt_tokens[mine].sum()), 1)
+    cached = timeline.cached_tokens[theirs]
+    told = cached != absent(cached.dtype)
+    if not told.any():
+        why = "the server does not report cached tokens"
+        return Line("cached prompt share", "", float(ideal), None, None, None, None, why)
+    total = int(timeline.prompt_tokens[theirs][told].sum(dtype=np.int64))
+    achieved = float(cached[told].sum(dtype=np.int64) / max(total, 1))
+    why = "intended is the ideal of an infinite cache; a server's is finite"
+    return Line(
+        "cached prompt share", "", float(ideal), achieved, achieved - float(ideal), None, None, why
+    )
+
+
+def _compared(
+    name: str,
+    unit: str,
+    intended: float,
+    achieved: float,
+    tolerance: float,
+    *,
+    slack: float = 0.0,
+    why: str = "",
+) -> Line:
+    """A line with a verdict: within `tolerance` of intended, or within `slack` in its own unit."""
+    if not (math.isfinite(intended) and math.isfinite(achieved)):
+        return Line(name, unit, None, None, None, tolerance, None, "not defined on so few requests")
+    off = achieved - intended
+    relative = off / intended if intended else (0.0 if not off else math.inf)
+    ok = abs(off) <= max(tolerance * abs(intended), slack) + 1e-12
+    return Line(name, unit, intended, achieved, relative, tolerance, ok, why)
