@@ -26,7 +26,7 @@ def test_the_panel_says_how_far_and_how_fast() -> None:
     for part in ("2.5 s", "running", "sent 24 of 64", "in flight 8", "done 15", "failed 1"):
         assert part in counts
     assert "514 reads/s" in panel.rates(PROGRESS)
-    assert "first byte  123.4 ms" in panel.rates(PROGRESS)
+    assert "TTFT  123.4 ms" in panel.rates(PROGRESS)
     assert "gap      -" in panel.rates(PROGRESS)
 
 

@@ -71,7 +71,7 @@ def counts(p: Progress) -> str:
 def rates(p: Progress) -> str:
     """How fast it is: rough medians of the last few requests."""
     return (
-        f"{p.reads_per_s:8,.0f} reads/s    first byte {_ms(p.ttft_s)}   gap {_ms(p.gap_s)}   "
+        f"{p.reads_per_s:8,.0f} reads/s    TTFT {_ms(p.ttft_s)}   gap {_ms(p.gap_s)}   "
         f"send lag {_ms(p.lag_s)}"
     )
 

@@ -674,10 +674,13 @@ class Driver:
         gauges = self.gauges
         gauges.bytes += self._received(c)
         gauges.recent_lag_ns.append(c.sent_ns - c.intended_ns)
-        if len(c.stamps) > 2 and last_ns:
-            first_ns = self._monotonic_ns(c.stamps[0])
-            gauges.recent_first_ns.append(first_ns - c.intended_ns)
-            gauges.recent_gap_ns.append((last_ns - first_ns) / (len(c.stamps) - 1))
+        headers_alone = int(bool(c.reads) and c.reads[0].endswith(b"\r\n\r\n"))
+        stamps = c.stamps[headers_alone:]
+        if len(stamps) > 1 and last_ns:
+            first_ns = self._monotonic_ns(stamps[0])
+            gauges.recent_gap_ns.append((last_ns - first_ns) / (len(stamps) - 1))
+            if not c.spooled:  # else the first reads are written down already
+                gauges.recent_first_ns.append(first_ns - c.intended_ns)
 
 
 def _context(target: Target) -> ssl.SSLContext | None:
