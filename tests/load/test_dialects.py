@@ -13,9 +13,9 @@ from inferometer.wire import DIALECTS
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_tokens_are_counted_and_timed_alike_in_every_protocol(tmp_path, dialect):
-    """Six tokens of which two are thoughts where the protocol has them, 5 ms apart, counted by the server."""
+    """Six tokens of which two are thoughts where the protocol has them, 20 ms apart, counted by the server."""
     plan = build_plan(3, prompt_tokens=8, output_tokens=6, concurrency=3, seed=1)
-    schedule = Schedule(ttft_s=0.02, gap_s=0.005, wire=Wire(reasoning_share=0.4))
+    schedule = Schedule(ttft_s=0.02, gap_s=0.02, wire=Wire(reasoning_share=0.4))
     with serve_child(schedule) as url:
         found = find([url], model="emulated", dialect=dialect)
         t = measure(plan, found, Drive(), tmp_path / "run", asked={}, telemetry=False).timeline
@@ -31,4 +31,6 @@ def test_tokens_are_counted_and_timed_alike_in_every_protocol(tmp_path, dialect)
         ]
     ]
     assert np.all(first - t.sent_ns >= 20_000_000)
-    assert np.all(t.ended_ns - first >= 5 * 5_000_000 - 1_000_000)
+    assert np.all(
+        t.ended_ns - first >= 3 * 20_000_000
+    )  # of 5 gaps: a busy machine may read two tokens at once

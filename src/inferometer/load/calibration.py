@@ -82,9 +82,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     def verdict(self) -> str:
         """One line for a person."""
         if self.believed_tokens_per_s is None or self.gap_error_p99_s is None:
-            return "no load was found at which this machine can be believed"
+            return "no load was found at which this host can be believed"
         return (
-            f"this machine can be believed up to {self.believed_tokens_per_s:,.0f} tokens/s"
+            f"this host is believed up to {self.believed_tokens_per_s:,.0f} tokens/s"
             f" per worker, with gap error p99 {1e3 * self.gap_error_p99_s:.3g} ms"
         )
 

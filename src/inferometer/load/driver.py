@@ -330,9 +330,10 @@ class Driver:
         c.sent_ns = now_ns()
         try:
             whole = c.send(self.requests(start.row))
-        except OSError as error:
-            self._lost(c, ends.RESET, _told(error))
-            return
+        except OSError:
+            whole = (
+                True  # the server wants no more of it; what it said, or that it left, is read next
+            )
         if whole:
             self._expect_reply(c)
         else:

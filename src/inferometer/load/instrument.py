@@ -117,16 +117,17 @@ def beyond_calibration(timeline: Timeline, out: dict[str, Any]) -> list[str]:
         return []
     mode, believed = out["stamps"]["mode"], cited["believed_tokens_per_s"]
     if believed is None:
-        return ["calibrated, but no load was found at which this machine can be believed"]
+        return ["calibrated, but no load was found at which this host can be believed"]
     if mode != cited["stamps"]:
         return [f"calibrated with {cited['stamps']} stamps; this run has {mode} stamps"]
     busiest, limit = busiest_second(timeline), believed * out["workers"]
     if busiest <= limit:
         return []
-    return [
+    warning = (
         f"beyond the calibration: {busiest:,} tokens in the busiest second, believed up to"
         f" {limit:,.0f} ({believed:,.0f} per worker); use more --workers, or calibrate for more"
-    ]
+    )
+    return [warning]
 
 
 def busiest_second(timeline: Timeline) -> int:
