@@ -129,9 +129,6 @@ class _Part:
 def _remark(facts: ReplyFacts, remarks: Remarks) -> None:
     remarks.replies += 1
     remarks.notes.update(facts.notes)
-    by_server = facts.token_source == "server"  # noqa: S105 - not that kind of token
-    if by_server and facts.tokenizer_tokens not in (None, facts.output_tokens):
-        remarks.notes["the tokenizer counts other output tokens than the server"] += 1
 
 
 def _facts(

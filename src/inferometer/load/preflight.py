@@ -29,7 +29,10 @@ from inferometer.wire import DIALECTS, Ask
 
 DEFAULT_DIALECT = "openai-chat"
 CONNECT_S = 5.0
-PROBE_S = 20.0
+PROBE_S = (
+    30.0  # a cold server: transformers serve with continuous batching takes 20 s to its first reply
+)
+ENOUGH_S = 5.0  # of a reply that has begun
 PROBE_BYTES = 1 << 20
 
 # What to ask for, from all to nothing: (ignore_eos, usage).
@@ -81,11 +84,15 @@ def find(
     for each in endpoints:
         _reach(each, target.trust)
     facts = _facts(target)
+    served = _served(facts)
     target = replace(target, model=_model(model, facts))
+    notes = []
+    if served and target.model not in served:
+        notes = [f"the server does not list {target.model!r} among its models; it may be an alias"]
     if not probe:
-        return Found(target, facts)
-    accepted, notes = _probe(target, _served(facts))
-    return Found(accepted, facts, tuple(notes))
+        return Found(target, facts, tuple(notes))
+    accepted, found = _probe(target, served)
+    return Found(accepted, facts, (*notes, *found))
 
 
 # --- is it there ------------------------------------------------------------------------------------------------------
@@ -184,20 +191,22 @@ def _dialect_of(url: str) -> str:
 
 
 def _probe(target: Target, served: list[str]) -> tuple[Target, list[str]]:
-    notes: list[str] = []
+    """The target as the server accepts it, and what a reader should know."""
+    refused: list[str] = []
+    attempt, status, said = target, 0, ""
     for ignore_eos, usage in _LADDER:
         attempt = replace(target, ignore_eos=ignore_eos, usage=usage)
         try:
             status, said = _ask_once(attempt)
         except (OSError, http.client.HTTPException) as error:
-            return target, [
-                f"preflight: the trial request failed ({redact_text(str(error) or type(error).__name__)})"
-            ]
+            why = redact_text(str(error) or type(error).__name__)
+            return attempt, [*refused, f"preflight: the trial request failed ({why})"]
         if status not in (400, 422):
             _refuse(status, said, target, served)
-            return attempt, notes + _remark(status, said)
-        notes = [f"preflight: HTTP {status} without ignore_eos={ignore_eos}, usage={usage}: {said}"]
-    return target, [f"preflight: every form of the trial request was refused: {said}"]
+            return attempt, [*refused, *_remarks(attempt, status, said)]
+        refused = [f"preflight: HTTP {status} to what was asked before: {said}"]
+    _refuse(status, said, target, served)
+    return attempt, [f"preflight: every form of the trial request was refused: {said}"]
 
 
 def _ask_once(target: Target) -> tuple[int, str]:
@@ -217,15 +226,21 @@ def _ask_once(target: Target) -> tuple[int, str]:
     try:
         connection.request("POST", first.target, DIALECTS[target.dialect].encode(ask), headers)
         response = connection.getresponse()
+        if connection.sock is not None:  # http.client lets go of one that is to be closed
+            connection.sock.settimeout(ENOUGH_S)
         return response.status, _gist(_read_some(response))
     finally:
         connection.close()
 
 
 def _read_some(response: http.client.HTTPResponse) -> bytes:
-    deadline, body = time.monotonic() + PROBE_S, b""
+    """The beginning of a body: all of a sound reply to the trial request, and enough of any other."""
+    deadline, body = time.monotonic() + ENOUGH_S, b""
     while time.monotonic() < deadline and len(body) < PROBE_BYTES:
-        data = response.read1(65536)
+        try:
+            data = response.read1(65536)
+        except OSError:  # it stalls: that is for the measurement to find
+            break
         if not data:
             break
         body += data
@@ -238,23 +253,27 @@ def _refuse(status: int, said: str, target: Target, served: list[str]) -> None:
         raise TargetError(
             f"HTTP {status}: {said}", where=where, remedy="give a valid key with --api-key"
         )
-    if status == 404 and ("model" in said.lower() or (served and target.model not in served)):
+    unknown = "model" in said.lower() or (served and target.model not in served)
+    if status in (400, 404, 422) and unknown:
         remedy = (
             f"it serves {', '.join(served[:8])}" if served else "name a served one with --model"
         )
-        raise TargetError(f"HTTP 404: {said}", where=where, remedy=remedy)
+        raise TargetError(f"HTTP {status}: {said}", where=where, remedy=remedy)
     if status in (404, 405):
         raise TargetError(
             f"HTTP {status}: {said}", where=where, remedy="check the path, or choose a --dialect"
         )
 
 
-def _remark(status: int, said: str) -> list[str]:
-    return (
-        [f"preflight: the trial request was answered with HTTP {status}: {said}"]
-        if status >= 300
-        else []
-    )
+def _remarks(target: Target, status: int, said: str) -> list[str]:
+    remarks = []
+    if status >= 300:
+        remarks.append(f"preflight: the trial request was answered with HTTP {status}: {said}")
+    elif not target.ignore_eos:
+        remarks.append("the server does not take ignore_eos: replies may be shorter than planned")
+    if status < 300 and target.usage == "none":
+        remarks.append("the server reports no usage: tokens are counted by the tokenizer")
+    return remarks
 
 
 def _gist(body: bytes) -> str:
