@@ -17,6 +17,14 @@ def traces():
     return _TRACES
 
 
+@pytest.fixture(scope="session")
+def agent_sessions(traces):
+    """46,218 requests of coding agents, read once."""
+    from inferometer.workload import read_trace
+
+    return read_trace(traces / "claude_code_kvct.parquet")
+
+
 def _trained(folder, name, parts, words, size):
     from tokenizers import Tokenizer, models, trainers
 

@@ -133,8 +133,8 @@ def test_burstiness_is_what_was_measured_before(traces, name, rate, cv, dispersi
 
 
 @pytest.mark.traces
-def test_the_ratio_by_uncached_tokens_is_what_was_measured_before(traces):
+def test_the_ratio_by_uncached_tokens_is_what_was_measured_before(agent_sessions):
     """Agent sessions: a median of 405 by prompt length, 2.9 by what a cache would not have held."""
-    told = describe(read_trace(traces / "claude_code_kvct.parquet"))
+    told = describe(agent_sessions)
     assert told["pd_ratio"]["p50"] == pytest.approx(405, rel=0.01)
     assert told["prefix"]["pd_ratio_uncached"]["p50"] == pytest.approx(2.9, rel=0.06)

@@ -55,7 +55,7 @@ OPTIONS = (
         opt("--tp N", "Tensor parallelism.  [1]", AT_LEAST_1, default=1),
         opt("--pp N", "Pipeline parallelism.  [1]", AT_LEAST_1, default=1),
         opt("--replicas N", "Copies of all that.  [1]", AT_LEAST_1, default=1),
-        rare("--router NAME", "round-robin, random, least-outstanding, power-of-two.  [round-robin]", default="round-robin"),
+        rare("--router NAME", "round-robin, random, least-outstanding, least-queued, power-of-two.  [round-robin]", default="round-robin"),
         opt("--cost MODEL", "roofline, or vidur:TABLES.npz.  [roofline]", default="roofline"),
         rare("--compat WHOM", "vidur: its memory, limits and quirks.", click.Choice(["vidur"])),
         rare("--num-blocks N", "KV blocks per replica.  [by memory]", AT_LEAST_1),

@@ -253,7 +253,8 @@ def _refuse(status: int, said: str, target: Target, served: list[str]) -> None:
         raise TargetError(
             f"HTTP {status}: {said}", where=where, remedy="give a valid key with --api-key"
         )
-    unknown = "model" in said.lower() or (served and target.model not in served)
+    named = any(f"{quote}{target.model}{quote}" in said for quote in "'\"`")
+    unknown = named or "model" in said.lower() or (served and target.model not in served)
     if status in (400, 404, 422) and unknown:
         remedy = (
             f"it serves {', '.join(served[:8])}" if served else "name a served one with --model"

@@ -154,19 +154,28 @@ def quantiles(
     if not len(values):
         nothing: dict[str, Any] = dict.fromkeys(("mean", *names, "max", "iqr"))
         return nothing | {"ci": dict.fromkeys(("mean", *names, "iqr"))}
-    order = np.argsort(values, kind="stable")
-    ordered = values[order].astype(np.float64)
-    point = np.quantile(ordered, QUANTILES)
     if clusters is None:
+        ordered = np.sort(values).astype(np.float64)
         samples, means = _resampled(ordered, rng), _mean_interval(ordered)
     else:
+        order = np.argsort(values, kind="stable")
+        ordered = values[order].astype(np.float64)
         samples, mean_samples = _resampled_sessions(ordered, clusters[order], rng)
         means = _ends(mean_samples)
+    point = _of_sorted(ordered, np.array(QUANTILES))
     out: dict[str, Any] = {"mean": float(ordered.mean())}
     out |= dict(zip(names, point.tolist(), strict=True))
     out |= {"max": float(ordered[-1]), "iqr": float(point[2] - point[0])}
     ci = {name: _ends(column) for name, column in zip(names, samples.T, strict=True)}
     return out | {"ci": {"mean": means, **ci, "iqr": _ends(samples[:, 2] - samples[:, 0])}}
+
+
+def _of_sorted(ordered: Array, levels: Floats) -> Floats:
+    """Quantiles of a sorted sample by linear interpolation, numpy's default."""
+    rank = levels * (len(ordered) - 1)
+    below = np.floor(rank).astype(np.int64)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    return np.asarray(ordered[below] + (ordered[above] - ordered[below]) * (rank - below))
 
 
 def _resampled(ordered: Floats, rng: np.random.Generator) -> Floats:
@@ -217,7 +226,9 @@ def _mean_interval(values: Floats) -> list[float] | None:
 
 
 def _spearman(a: Array, b: Array) -> float | None:
-    """Rank correlation; None where one of both is constant."""
+    """Rank correlation, of a million rows evenly taken where there are more; None where one of both is constant."""
+    step = -(-len(a) // 1_000_000)
+    a, b = a[::step], b[::step]
     if len(a) < 3 or a.min() == a.max() or b.min() == b.max():
         return None
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
@@ -299,7 +310,7 @@ def _curves(seen: _Seen, ratio: Floats) -> dict[str, Any]:
         ("output_tokens", seen.output),
         ("pd_ratio", ratio),
     ):
-        out[name] = np.quantile(values, LEVELS).tolist() if len(values) else None
+        out[name] = _of_sorted(np.sort(values), LEVELS).tolist() if len(values) else None
     if len(seen.times_s) > 1 and seen.times_s[-1] > 0:
         every = max(1.0, math.ceil(float(seen.times_s[-1]) / 400))
         counts = np.bincount((seen.times_s / every).astype(np.int64))

@@ -84,7 +84,7 @@ def shared(blocks: Blocks, prompt_tokens: NDArray[np.int32]) -> Shared:
 
 def _before(ids: Ints, row: Ints, covered: Ints) -> tuple[Ints, Ints]:
     """For each entry: the most of its block that an earlier row covers, and the last row before that has it (or -1)."""
-    order = np.lexsort((row, ids))
+    order = np.argsort(ids, kind="stable")  # rows ascend already
     group = np.cumsum(np.diff(ids[order], prepend=ids[order[:1]]) != 0)
     scale = int(covered.max()) + 1
     # Group by group upwards, so that a running maximum over everything is one within each group.
@@ -131,6 +131,10 @@ def chained(blocks: Blocks) -> Blocks:
 
 def _is_function(keys: Ints, values: Ints) -> bool:
     """Whether equal keys have equal values."""
+    if len(keys) and 0 <= keys.min() and keys.max() < 8 * len(keys):
+        one = np.empty(int(keys.max()) + 1, dtype=values.dtype)
+        one[keys] = values  # some value of each key: then all must be that one
+        return bool(np.all(one[keys] == values))
     order = np.argsort(keys, kind="stable")
     same = np.diff(keys[order]) == 0
     return not np.any(same & (np.diff(values[order]) != 0))

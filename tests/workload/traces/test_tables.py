@@ -233,9 +233,9 @@ def test_original_tables_read_whole(traces, name, rows, median, p99):
 
 
 @pytest.mark.traces
-def test_agent_sessions_as_one_table_share_what_was_published(traces):
+def test_agent_sessions_as_one_table_share_what_was_published(agent_sessions):
     """46,218 requests in 692 sessions, of whose prompt tokens 96.2 % could have been cached."""
-    trace = read_trace(traces / "claude_code_kvct.parquet")
+    trace = agent_sessions
     assert len(trace) == 46_218
     assert len(set(trace.session.tolist())) == 692
     known = shared(trace.blocks, trace.prompt_tokens).tokens.sum()

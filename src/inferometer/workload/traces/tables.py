@@ -303,11 +303,11 @@ def _by_time(layout: Layout, source: str, columns: dict[str, Any], problems: Pro
     columns = {role: column for role, column in columns.items() if not role.startswith("_")}
     times = columns.get("arrival_ns")
     if times is not None and len(times):
-        if np.any(np.diff(times) < 0):
+        if np.any(times[1:] < times[:-1]):
             order = np.argsort(times, kind="stable")
             columns = {role: column[order] for role, column in columns.items()}
             notes.append("the rows were not in order of time; they have been sorted")
-        columns["arrival_ns"] = columns["arrival_ns"] - columns["arrival_ns"][0]
+        columns["arrival_ns"] -= columns["arrival_ns"][0]
     return Trace(layout.name, source, **columns, problems=problems, notes=tuple(notes))
 
 
@@ -404,7 +404,7 @@ def _list_blocks(
     return cut(chained(kept), prompt[good])
 
 
-AGENT_BLOCK = 512
+AGENT_BLOCK = 1024
 
 
 def _sessions_table(path: Path, table: Any) -> Trace:

@@ -67,7 +67,8 @@ class Trace:
         """The arrival times that the trace knows, in order; empty where it knows none."""
         if self.arrival_ns is None:
             return np.zeros(0, dtype=np.int64)
-        return np.sort(self.arrival_ns[self.arrival_ns != ABSENT])
+        known = self.arrival_ns[self.arrival_ns != ABSENT]
+        return known if not np.any(np.diff(known) < 0) else np.sort(known)
 
     def in_order(self) -> Trace:
         """The same rows by arrival, ties in their present order; links and blocks follow their rows."""
@@ -98,7 +99,8 @@ def tick_of(times: Ints) -> int | None:
     Stamps are ticked when fewer than two in three are distinct and the gaps between distinct ones are, but for a few,
     whole multiples (within 2 %) of the commonest. Replayed as they are, ticks send many requests at one instant.
     """
-    distinct = np.unique(times)
+    ordered = np.sort(times)
+    distinct = ordered[np.diff(ordered, prepend=ordered[:1] - 1) != 0]
     if len(distinct) < 8 or 3 * len(distinct) > 2 * len(times):
         return None
     gaps = np.diff(distinct)
