@@ -119,6 +119,34 @@ def test_a_failed_turn_ends_its_session_and_says_so():
     assert agenda.next_ns() is None
 
 
+def test_a_session_keeps_its_slot_until_its_last_turn_is_over():
+    """A closed loop of sessions has as many sessions in flight as it has slots."""
+    absent = np.iinfo(np.int64).min
+    plan = build_plan(
+        3,
+        prompt_tokens=1,
+        output_tokens=1,
+        concurrency=1,
+        session_id=["a", "a", "b"],
+        intended_ns=absent,
+        think_ns=[0, 5, 0],
+        parent_offset=[0, 0, 1, 1],
+        parent_row=[0],
+    )
+    agenda = Agenda(plan)
+    assert agenda.due(0) == [Start(0, 0)]
+    agenda.ended(0, 10, ok=True)
+    assert agenda.due(12) == []
+    assert agenda.due(15) == [Start(1, 15)]
+    agenda.ended(1, 20, ok=True)
+    assert agenda.due(20) == [Start(2, 20)]
+
+    failing = Agenda(plan)
+    failing.due(0)
+    failing.ended(0, 10, ok=False)
+    assert failing.due(10) == [Start(2, 10)]
+
+
 def test_exhausted_means_a_free_slot_and_no_row():
     """A closed loop that ran out of plan says so."""
     agenda = Agenda(closed_plan(1, slots=1))

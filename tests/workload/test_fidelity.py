@@ -7,7 +7,7 @@ import numpy as np
 from inferometer.clock import MILLISECOND
 from inferometer.timeline import ABSENT, build
 from inferometer.workload import WorkloadSpec, fidelity, make_plan
-from inferometer.workload.plan import SharedPrefix
+from inferometer.workload.contents import SharedPrefix
 
 
 def _plan(**more):

@@ -11,7 +11,7 @@ from inferometer.spec import parse
 from inferometer.timeline import ABSENT
 from inferometer.workload import WorkloadSpec, cached_share, cached_tokens, make_plan
 from inferometer.workload.arrivals import Natural, Poisson
-from inferometer.workload.plan import Adapters, Mixed, SharedPrefix
+from inferometer.workload.contents import Adapters, Mixed, SharedPrefix
 from inferometer.workload.sessions import Forks, Sessions
 
 GOLDEN = "5c6397b77c29023d29d664e65e5c96eaaec9a3bdb960b09a807457693c13d936"
@@ -140,6 +140,19 @@ def test_a_mixture_of_clients_with_arrivals_of_their_own_is_their_superposition(
         assert set(np.diff(mine).tolist()) == {SECOND // 10}
 
 
+def test_clients_have_in_common_what_the_mixture_says():
+    """The output length and the model of all, but for the client that says otherwise."""
+    clients = (Mixed(prompt_tokens=10), Mixed(prompt_tokens=20, output_tokens=7))
+    plan = make_plan(
+        WorkloadSpec(
+            arrivals="poisson:rate=1", output_tokens=3, model="m", clients=clients, requests=99
+        )
+    )
+    assert set(plan.model.tolist()) == {"m"}
+    assert set(plan.output_tokens[plan.prompt_tokens == 10].tolist()) == {3}
+    assert set(plan.output_tokens[plan.prompt_tokens == 20].tolist()) == {7}
+
+
 def test_arrivals_belong_to_the_mixture_or_to_its_clients():
     """Both at once is refused, and so is a closed loop of one client among others."""
     client = Mixed(arrivals="poisson:rate=1")
@@ -226,7 +239,7 @@ def test_labels_are_drawn_by_weight_and_stay_with_a_session():
 
 def test_clients_whose_blocks_do_not_fit_together_are_refused(monkeypatch):
     """Prefixes of 1,009 and 1,013 tokens have no common block but single tokens: too many of them is too much."""
-    monkeypatch.setattr("inferometer.workload.plan._MOST_IDS", 5000)
+    monkeypatch.setattr("inferometer.workload.rows._MOST_IDS", 5000)
     clients = tuple(Mixed(shared_prefix=SharedPrefix(tokens=n)) for n in (1009, 1013))
     with pytest.raises(UserError, match="multiples of a power of two"):
         make_plan(WorkloadSpec(arrivals="poisson:rate=1", clients=clients, requests=9))

@@ -168,7 +168,9 @@ def test_a_profile_of_ones_own_is_kept_by_name_or_by_file(tmp_path, monkeypatch)
 def test_a_profile_without_arrival_times_says_what_is_sent_instead():
     """Lengths alone: Poisson at 1 per second, and a note; given arrivals need none."""
     plan = make_plan(WorkloadSpec(profile="bwb", requests=50))
-    assert any("no arrival times" in note for note in plan.notes)
+    assert any("no arrival times: Poisson, 1 per second" in note for note in plan.notes)
+    plan = make_plan(WorkloadSpec(profile="bwb", arrivals="natural:rate=9", duration_s=100))
+    assert len(plan) == pytest.approx(900, rel=0.15)
     plan = make_plan(WorkloadSpec(profile="bwb", arrivals="poisson:rate=2", requests=50))
     assert not any("no arrival times" in note for note in plan.notes)
 

@@ -38,9 +38,14 @@ class Door(NamedTuple):
 VERBS = {
     "measure": Door("measure", "Load a server, stamp every token, say what users feel."),
     "score": Door("score", "The figures of a run, and how far to trust them."),
+    "compare": Door("compare", "What differs between two runs, and how surely."),
+    "capacity": Door("capacity", "The highest load that meets an SLO, with an interval."),
+    "plan-run": Door("plan_run", "How long a run must be for a stated precision."),
+    "simulate": Door("simulate", "Serve a plan in simulation: a run like any other."),
     "emulate": Door("emulate", "Serve a declared schedule of tokens over HTTP."),
     "calibrate": Door("calibrate", "Measure the instrument's own error on this host."),
     "describe": Door("describe", "What a trace or a run asks for: lengths and arrivals."),
+    "reproduce": Door("reproduce", "A table of the seed paper beside ours, from public data."),
     "doctor": Door("doctor", "Check what this host can measure, and what to change."),
     "slo": Door("slo", "The presets that --slo knows, with their sources."),
 }
@@ -69,6 +74,10 @@ class Verbs(click.Group):
             return None
         command: click.Command = import_module(f"inferometer.cli.{door.module}").command
         return command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write no table for --help and --version, which the usage line names; the verbs, instead."""
+        self.format_commands(ctx, formatter)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of verbs, without importing any of them."""
@@ -111,14 +120,16 @@ def _complain(what: str, code: int) -> int:
     "inferometer",
     cls=Verbs,
     context_settings={"max_content_width": 100},
+    options_metavar="[--version | --help]",
+    subcommand_metavar="VERB ...",
     invoke_without_command=True,
 )
 @click.version_option(package_name="inferometer", message="%(prog)s %(version)s")
 @click.pass_context
 def verbs(ctx: click.Context) -> int | None:
-    """Measures LLM inference serving, and says how far the measurement can be trusted.
+    """Measures LLM inference serving, and says how far to trust it.
 
-    A first run needs no server: `inferometer measure`. Of a verb: `inferometer VERB --help`.
+    First run: `inferometer measure`. Of a verb: `inferometer VERB --help`.
     """
     if ctx.invoked_subcommand is not None:
         return None

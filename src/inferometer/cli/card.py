@@ -114,6 +114,8 @@ def render(run: Run, card: Scorecard) -> Iterator[RenderableType]:
         yield figures(card)
     if card.slo is not None:
         yield judgement(card)
+    if found := run.manifest.workload.get("fidelity"):
+        yield asked(found)
     yield instrument(card.instrument)
     yield footnotes(run, card)
     if run.path is not None:
@@ -246,6 +248,18 @@ def figures(card: Scorecard) -> Text:
     fluid = f"{', '.join(parts)} (deadlines {deadlines['first']}, then {deadlines['token']})"
     rate = f"fluid token rate {value('fluid_token_rate', '{}/s')}"
     return _joined([line("rates", " · ".join(rates)), line("fluidity", f"{fluid} · {rate}")])
+
+
+def asked(found: dict[str, Any]) -> Text:
+    """Whether what was asked for is what was sent and got: how much of the plan held, and what did not."""
+    judged = [one for one in found["lines"] if one["ok"] is not None]
+    off = [one for one in judged if not one["ok"]]
+    parts = [f"{len(judged) - len(off)} of {len(judged)} properties of the plan"]
+    for one in off:
+        unit = f" {one['unit']}" if one["unit"] not in ("", "KS") else ""
+        got, wanted = number(one["achieved"]), number(one["intended"])
+        parts.append(f"{one['name']} {got}{unit}, planned {wanted}")
+    return line("as planned", " · ".join(parts), "yellow" if off else "")
 
 
 def judgement(card: Scorecard) -> Text:

@@ -80,10 +80,7 @@ OPTIONS = (
 
 @verb(*OPTIONS)
 def command(**options: Any) -> int:
-    """Serve a plan in simulation; the result is a run like any other.
-
-    Times come from a cost model, not from a GPU: the run says which one.
-    """
+    """Serve a plan in simulation; the result is a run like any other."""
     from inferometer import slo as slos
     from inferometer.cli import card
     from inferometer.metrics import score

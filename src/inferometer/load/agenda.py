@@ -3,6 +3,7 @@
 Times are ns since the run's epoch and come in as arguments. Rules:
 1. A row with an intended time is due then, whatever else is going on (open loop).
 2. A row without one takes the next free slot, and is intended at the moment that slot became free (closed loop).
+   A session keeps its slot until its last turn is over.
    At the beginning slots open 0.1 ms apart.
 3. A row with parents is intended `think_ns` after the last of them ended; if one failed, it is never sent, and is
    handed out by `take_dropped` with the reason.
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inferometer.plan import Plan
-from inferometer.timeline import ABSENT
+from inferometer.timeline import ABSENT, Ints
 
 SLOT_NS = 100_000  # between the openings of two slots of a closed loop
 
@@ -41,7 +42,8 @@ class Agenda:
         self._timed = np.flatnonzero(timed).tolist()
         self._timed_ns = plan.intended_ns[timed].tolist()
         self._next = 0  # index into _timed
-        self._slotted = deque(np.flatnonzero(first & ~timed).tolist())
+        self._slotted = np.flatnonzero(first & ~timed)
+        self._next_slotted = 0  # index into _slotted
         # Since when each slot is free. They open one after the other: nobody can send a thousand
         # requests in one instant, and a loop that begins in one goes on in waves.
         self._free = deque(range(0, (plan.concurrency or 0) * SLOT_NS, SLOT_NS))
@@ -50,7 +52,9 @@ class Agenda:
         self._waits_for = waits_for.tolist()
         self._children = _children(plan)
         self._since_ns: dict[int, int] = {}  # the latest end among a waiting row's parents
-        self._uses_slot = set(self._slotted) if plan.concurrency else set()
+        self._has_slot = first & ~timed & bool(plan.concurrency)
+        self._root = _roots(plan)
+        self._left = np.bincount(self._root, minlength=len(plan))  # rows of each root not over yet
         self._dropped: list[tuple[Start, str]] = []
         self._stop_ns = stop_ns
 
@@ -61,7 +65,7 @@ class Agenda:
             times.append(self._timed_ns[self._next])
         if self._later:
             times.append(self._later[0][0])
-        if self._slotted and self._free:
+        if self._next_slotted < len(self._slotted) and self._free:
             times.append(self._free[0])
         earliest = min(times, default=None)
         if earliest is not None and self._stop_ns is not None and earliest >= self._stop_ns:
@@ -78,14 +82,15 @@ class Agenda:
         while self._later and self._later[0][0] <= limit_ns:
             intended_ns, row = heappop(self._later)
             starts.append(Start(row, intended_ns))
-        while self._slotted and self._free and self._free[0] <= limit_ns:
-            starts.append(Start(self._slotted.popleft(), self._free.popleft()))
+        while self._next_slotted < len(self._slotted) and self._free and self._free[0] <= limit_ns:
+            row = int(self._slotted[self._next_slotted])
+            starts.append(Start(row, self._free.popleft()))
+            self._next_slotted += 1
         return starts if len(starts) < 2 else sorted(starts, key=_by_time)
 
     def ended(self, row: int, t_ns: int, *, ok: bool) -> None:
         """Say that a row ended: its slot is free, and the turns that waited for it may come due."""
-        if row in self._uses_slot:
-            self._free.append(t_ns)
+        self._leave(row, t_ns)
         for child in self._children.get(row, ()):
             if not ok:
                 self._drop(child, t_ns, row)
@@ -111,12 +116,20 @@ class Agenda:
 
     def exhausted(self) -> bool:
         """Whether a closed loop has a free slot but no row left to fill it (the plan was too short)."""
-        return bool(self._free) and not self._slotted
+        return bool(self._free) and self._next_slotted >= len(self._slotted)
+
+    def _leave(self, row: int, t_ns: int) -> None:
+        """A slot is free when the whole session that took it is over."""
+        root = self._root[row]
+        self._left[root] -= 1
+        if self._left[root] == 0 and self._has_slot[root]:
+            self._free.append(t_ns)
 
     def _drop(self, row: int, t_ns: int, failed: int) -> None:
         if self._waits_for[row] < 0:
             return
         self._waits_for[row] = -1
+        self._leave(row, t_ns)
         self._dropped.append((Start(row, t_ns), f"an earlier turn failed (row {failed})"))
         for child in self._children.get(row, ()):
             self._drop(child, t_ns, row)
@@ -124,6 +137,15 @@ class Agenda:
 
 def _by_time(start: Start) -> int:
     return start.intended_ns
+
+
+def _roots(plan: Plan) -> Ints:
+    """The first row of each row's session: itself, where it waits for nobody."""
+    root = np.arange(len(plan), dtype=np.int64)
+    first_parent = plan.parent_offset[:-1]
+    for row in np.flatnonzero(np.diff(plan.parent_offset) > 0).tolist():  # parents come first
+        root[row] = root[plan.parent_row[first_parent[row]]]
+    return root
 
 
 def _children(plan: Plan) -> dict[int, list[int]]:

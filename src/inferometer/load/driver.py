@@ -47,12 +47,12 @@ from inferometer.timeline import ABSENT
 
 now_ns = time.monotonic_ns
 
-PAUSE_NS = 500_000
+PAUSE_NS = 250_000
 BLOCKED_NS = 20_000  # a wait that took longer did wait: what it returned has just become readable
 BACKLOG = 256  # noted records beyond which more than one is written per pass
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-BUSY_BATCH = 4  # a pass that finds this many readable streams is followed by a pause
-WATCH_NS = 100 * MILLISECOND
+BUSY_BATCH = 2  # a pass that finds this many readable streams is followed by a pause
+WATCH_NS = 250 * MILLISECOND
 SPILL_BYTES = 16_384  # a live request whose backlog is larger is written out as a segment
 SPARE = 4  # connections opened ahead of need, at least
 MAX_RESPONSE_BYTES = 64 << 20
@@ -122,7 +122,7 @@ class Driver:
     def run(self, epoch_ns: int, watch: Callable[[], None] = lambda: None) -> None:
         """Drive the whole agenda; returns once every started request has ended.
 
-        `watch` is called about ten times a second; it may set `cancelled`, or call `stop`.
+        `watch` is called about four times a second; it may set `cancelled`, or call `stop`.
         """
         self.epoch_ns = epoch_ns
         gauges = self.gauges
@@ -572,7 +572,7 @@ class Driver:
         self._append(ending, [], [])
         self._ended(start.row, ended_ns, ok=False)
 
-    # --- ten times a second -------------------------------------------------------------------------------------------
+    # --- four times a second -------------------------------------------------------------------------------------------
 
     def _watch(self, now: int) -> None:
         self._next_watch_ns = now + WATCH_NS

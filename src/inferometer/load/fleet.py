@@ -50,6 +50,7 @@ from inferometer.run import (
 )
 from inferometer.timeline import Timeline
 from inferometer.workload import tokenizer as tokenizers
+from inferometer.workload.fidelity import fidelity
 
 Watch = Callable[[Progress], None]
 
@@ -121,6 +122,7 @@ def _finish(manifest: Manifest, crew: Crew, plan: Plan, folder: Path) -> Run:
     if lost:
         manifest.instrument["valid"] = False
         manifest.instrument["invalid_reasons"].append(stopped[-1])
+    manifest.workload["fidelity"] = fidelity(plan, timeline).to_dict() if len(timeline) else None
     manifest.complete = manifest.stopped is None
     keep(folder, timeline, manifest)
     return Run(timeline, manifest, plan, folder, read_telemetry(folder))

@@ -39,7 +39,7 @@ from inferometer.load.spool import Spool, read_spool
 from inferometer.plan import Plan
 from inferometer.run import write_parts
 from inferometer.timeline import Ints
-from inferometer.wire import DIALECTS
+from inferometer.wire import DIALECTS, Limits
 from inferometer.workload import tokenizer as tokenizers
 
 BEAT_NS = SECOND // 4
@@ -119,7 +119,10 @@ class Worker:
         self._report(driver, remarks)
 
     def _stripe(self) -> Plan:
-        return replace(self.job.plan.take(self.job.rows), concurrency=self.job.concurrency)
+        job = self.job
+        whole = len(job.rows) == len(job.plan)
+        part = job.plan if whole else job.plan.take(job.rows)
+        return replace(part, concurrency=job.concurrency)
 
     def _endpoint_of(self, place: int) -> int:
         return int(self.job.rows[place]) % len(self.job.target.endpoints)
@@ -144,14 +147,14 @@ class Worker:
     def _made_driver(self, agenda: Agenda, requests: Requests, spool: Spool) -> Driver:
         job = self.job
         drive = replace(job.drive, stamps=_stamps(job.drive))
-        allowed = (8 * job.plan.output_tokens[job.rows].astype(np.int64) + 64).tolist()
+        asked, limits = job.plan.output_tokens[job.rows], Limits()
         return Driver(
             agenda,
             requests,
             job.target,
             drive,
             spool,
-            allowed_events=allowed.__getitem__,
+            allowed_events=lambda place: limits.events(int(asked[place])),
             endpoint_of=self._endpoint_of,
             has_token=partial(has_token, DIALECTS[job.target.dialect]),
         )

@@ -1,6 +1,7 @@
 """Workload: what is asked, when, by whom. A spec, a trace or a profile goes in; a `Plan` comes out.
 
-    plan       a `WorkloadSpec` becomes a `Plan`                draws      random numbers, equal on every machine
+    contents   what may be asked: `WorkloadSpec`                 draws      random numbers, equal on every machine
+    plan       a spec becomes a `Plan`: parts and units         rows       ... and the rows of each unit
     arrivals   when: specs that draw int64 ns                   intensity  a rate that changes with time
     lengths    how long: specs that draw token counts           joint      prompt and output together: tables and copula
     sessions   turns, pauses, history, sub-agents               sharing    prompts that begin alike; the ideal cache
@@ -14,9 +15,10 @@ Nothing here knows a server, a socket or a clock. Everything is decided before t
 Images and audio are out of scope: where a trace has them, their tokens are counted as text, and a note says so.
 """
 
+from inferometer.workload.contents import WorkloadSpec
 from inferometer.workload.describe import describe
 from inferometer.workload.fidelity import Fidelity, fidelity
-from inferometer.workload.plan import WorkloadSpec, make_plan
+from inferometer.workload.plan import make_plan
 from inferometer.workload.profiles import (
     Profile,
     load_profile,

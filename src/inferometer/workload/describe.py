@@ -22,9 +22,10 @@ from inferometer.clock import SECOND
 from inferometer.plan import Plan
 from inferometer.timeline import ABSENT, Array, Ints
 from inferometer.workload.burstiness import WINDOWS_S, gap_cv, idc
+from inferometer.workload.contents import WorkloadSpec
 from inferometer.workload.draws import Floats
 from inferometer.workload.joint import LEVELS
-from inferometer.workload.plan import WorkloadSpec, make_plan
+from inferometer.workload.plan import make_plan
 from inferometer.workload.profiles import Profile
 from inferometer.workload.replay import spread
 from inferometer.workload.sharing import Blocks, plan_blocks, shared
@@ -73,6 +74,9 @@ def describe(what: Trace | Profile | Plan, *, seed: int = 0) -> dict[str, Any]:
         return facts | _described(_of_plan(what), seed) | {"notes": list(what.notes)}
     facts = {"kind": "trace", "rows": len(what), "format": what.format, "source": what.source}
     facts["app"] = what.app
+    if what.cached_tokens is not None:
+        share = what.cached_tokens.sum() / max(int(what.prompt_tokens.sum(dtype=np.int64)), 1)
+        facts["reported_cached_share"] = float(share)
     facts["problems"] = {"rows": what.problems.rows, "first": list(what.problems.first)}
     return facts | _described(_of_trace(what), seed) | {"notes": list(what.notes)}
 

@@ -145,13 +145,20 @@ def _distribution(name: str, asked: Floats, given: Floats) -> list[Line]:
 
 
 def _ks(name: str, asked: Floats, given: Floats) -> Line:
-    """The greatest distance between both distribution functions; a token more or less is no distance."""
+    """The greatest distance between both distribution functions, where values within `LENGTH` (or a token) are one.
+
+    (Else a fixed length, of which a server counts a token more or less, would be as far off as can be.)
+    """
     points = np.sort(np.concatenate([asked, given]))
-    step = 0.5 if name != "prompt:output" else 0.0
-    low = np.searchsorted(np.sort(asked), points + step, side="right") / len(asked)
-    high = np.searchsorted(np.sort(given), points + step, side="right") / len(given)
-    distance = float(np.abs(low - high).max())
+    beyond = points + np.maximum(LENGTH * points, 0.5 if name != "prompt:output" else 0.0)
+    early = _below(asked, points) - _below(given, beyond)
+    late = _below(given, points) - _below(asked, beyond)
+    distance = float(max(0.0, early.max(), late.max()))
     return Line(f"{name} KS", "KS", 0.0, distance, distance, KS, distance <= KS)
+
+
+def _below(values: Floats, points: Floats) -> Floats:
+    return np.searchsorted(np.sort(values), points, side="right") / len(values)
 
 
 def _sharing(plan: Plan, timeline: Timeline, mine: Ints, theirs: Ints) -> Line:

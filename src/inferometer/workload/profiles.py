@@ -24,6 +24,7 @@ from inferometer.timeline import ABSENT
 from inferometer.workload.arrivals import Table
 from inferometer.workload.fitting import fit_arrivals
 from inferometer.workload.joint import Joint, fit_joint
+from inferometer.workload.replay import spread
 from inferometer.workload.sessions import Learned, fit_learned
 from inferometer.workload.sharing import Sharing, fit_sharing
 from inferometer.workload.traces import Trace
@@ -105,8 +106,6 @@ def profile_of(trace: Trace, name: str, *, about: str = "", licence: str = "not 
 
 def _arrivals(trace: Trace, sessions: Learned | None, notes: list[str]) -> Table | None:
     """Rate table and operational CV of the trace's requests, or of its session starts; ticks are spread first."""
-    from inferometer.workload.replay import spread
-
     if trace.arrival_ns is None or len(trace) < 2:
         notes.append("the trace has no arrival times")
         return None

@@ -1,0 +1,278 @@
+"""`simulate`: a plan, and what is to serve it, become a Run; the simulated twin of `load.fleet.measure`.
+
+Everything that can be wrong with the question (a model that does not fit, degrees of parallelism that divide nothing) is
+a UserError before the first event. A request that can never be served is a row: status "dropped", with the reason.
+Times are exact: every token has its own chunk, stamped when its iteration ended, rounded to ns only here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from inferometer.errors import UserError
+from inferometer.plan import Plan
+from inferometer.run import Manifest, Run, create, write_manifest, write_parts, write_plan
+from inferometer.sim import memory
+from inferometer.sim.cluster import Cluster, Outcome
+from inferometer.sim.cost import HOST_S, Cost, Roofline, VidurTables
+from inferometer.sim.devices import Device, device
+from inferometer.sim.engine import Policy, Replica
+from inferometer.sim.kernel import PS_PER_NS
+from inferometer.sim.models import Model, model
+from inferometer.sim.routers import router
+from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, system
+from inferometer.spec import Spec
+from inferometer.timeline import ABSENT, Array, Ints, Timeline, build, offsets
+
+PART_ROWS = 10_000
+
+
+class Deployment(Spec, frozen=True):
+    """What serves: a system on `replicas` x `tp` x `pp` devices. `cost` is roofline, or vidur:FILE.npz."""
+
+    system: str
+    model: str
+    device: str = "a100"
+    tp: int = 1
+    pp: int = 1
+    replicas: int = 1
+    router: str = "round-robin"
+    cost: str = "roofline"
+    compat: str | None = None
+    host_s: float = HOST_S
+    limits: Limits = Limits()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tp", "pp", "replicas"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.compat not in (None, "vidur"):
+            raise ValueError("compat is vidur, or nothing")
+
+
+class Built(NamedTuple):
+    """A deployment, resolved."""
+
+    model: Model
+    device: Device
+    cost: Cost
+    policy: Policy
+    situation: Situation
+    blocks: int
+
+
+def simulate(plan: Plan, deployment: Deployment, *, stretch: bool = True) -> Run:
+    """Serve `plan`; the Run. `stretch=False` steps through every iteration, for the same result."""
+    built = resolve(deployment, longest=_longest(plan))
+    cluster, replicas = assemble(plan, deployment, built, stretch=stretch)
+    outcome = cluster.play()
+    timeline = _timeline(plan, outcome, range(len(plan)))
+    return Run(timeline, _manifest(plan, deployment, built, replicas), plan)
+
+
+def simulate_into(
+    plan: Plan, deployment: Deployment, folder: str | Path, *, rows: int = PART_ROWS
+) -> Path:
+    """The same, written to a run directory while it runs, `rows` at a time: token times never are in memory as a whole."""
+    built = resolve(deployment, longest=_longest(plan))
+    cluster, replicas = assemble(plan, deployment, built, stretch=True)
+    path = create(folder)
+    write_manifest(_manifest(plan, deployment, built, replicas), path, complete=False)
+    write_plan(plan, path)
+    write_parts(_parts(plan, cluster, rows), path / "timeline.parquet")
+    write_manifest(_manifest(plan, deployment, built, replicas), path, complete=True)
+    return path
+
+
+def assemble(
+    plan: Plan, deployment: Deployment, built: Built, *, stretch: bool
+) -> tuple[Cluster, list[Replica]]:
+    """What plays `plan`, ready to: the cluster, and the replicas in it."""
+    replicas = [_replica(built, deployment, stretch=stretch) for _ in range(deployment.replicas)]
+    door = _door(built, deployment.limits.block_size)
+    name = deployment.router
+    if deployment.compat == "vidur" and name == "least-outstanding":
+        name = "least-queued"
+    route = router(name, deployment.seed)
+    return Cluster(replicas, route, door, plan), replicas
+
+
+def _parts(plan: Plan, cluster: Cluster, rows: int) -> Iterator[Timeline]:
+    """The timeline in the plan's order; the stamps of a part are forgotten once it is taken."""
+    for part in cluster.parts(rows):
+        yield _timeline(plan, cluster.outcome, part)
+        for row in part:
+            cluster.outcome.stamps[row] = b""
+
+
+def resolve(deployment: Deployment, *, longest: int) -> Built:
+    """The parts of one replica; `longest`: tokens of the longest request, which bounds a default `max_len`."""
+    found, on, limits = model(deployment.model), device(deployment.device), deployment.limits
+    found.check_parallel(deployment.tp, deployment.pp)
+    vidur = deployment.compat == "vidur"
+    max_len = limits.max_len or (VIDUR_MAX_LEN if vidur else min(found.context, max(4096, longest)))
+    plan = _pool(found, on, deployment, max_len)
+    blocks = limits.num_blocks or plan.blocks
+    own = (
+        limits.num_blocks is not None and not vidur
+    )  # Vidur's planner knows nothing of an override
+    fit = blocks * limits.block_size // max_len if own else plan.requests
+    situation = Situation(max_len, max(fit, 1), vidur)
+    policy = system(deployment.system)(limits, situation)
+    return Built(found, on, _cost(deployment, found, on), policy, situation, blocks)
+
+
+def _pool(found: Model, on: Device, deployment: Deployment, max_len: int) -> memory.Plan:
+    limits = deployment.limits
+    shape = {
+        "tp": deployment.tp,
+        "pp": deployment.pp,
+        "block": limits.block_size,
+        "max_tokens": max_len,
+    }
+    if deployment.compat == "vidur":
+        return memory.vidur_blocks(found, on, **shape)
+    return memory.blocks(found, on, **shape, utilization=limits.utilization)
+
+
+def _cost(deployment: Deployment, found: Model, on: Device) -> Cost:
+    kind, _, rest = deployment.cost.partition(":")
+    if kind == "vidur" and rest:
+        return VidurTables(rest, found, tp=deployment.tp, pp=deployment.pp)
+    if kind == "roofline" and not rest:
+        return Roofline(found, on, tp=deployment.tp, pp=deployment.pp, host_s=deployment.host_s)
+    raise UserError(
+        f"no such cost model: {deployment.cost!r}",
+        where="--cost",
+        remedy="take roofline or vidur:FILE.npz",
+    )
+
+
+def _replica(built: Built, deployment: Deployment, *, stretch: bool) -> Replica:
+    pool = memory.BlockPool(built.blocks, deployment.limits.block_size)
+    return Replica(built.policy, built.cost, pool, stages=deployment.pp, stretch=stretch)
+
+
+def _longest(plan: Plan) -> int:
+    return int((plan.prompt_tokens.astype(np.int64) + plan.output_tokens).max()) if len(plan) else 1
+
+
+def _door(built: Built, block: int) -> Callable[[int, int], str | None]:
+    """Who is turned away: what a server's own validation refuses, and what no amount of waiting could serve."""
+    max_len, most = built.situation.max_len, built.blocks
+    reserved = -(-max_len // block)
+    tokens = built.policy.longest_prompt
+
+    def refused(prompt: int, output: int) -> str | None:
+        if prompt + output > max_len:
+            return f"{prompt} + {output} tokens are more than the longest request, {max_len} (--max-len)"
+        if tokens is not None and prompt > tokens:
+            return f"a prompt of {prompt} tokens is more than a batch holds, {tokens} (--max-batched-tokens)"
+        needed = -(-(prompt + output - 1) // block) if built.policy.paged else reserved
+        if needed > most:
+            return f"it needs {needed} KV blocks, and there are {most}"
+        return None
+
+    return refused
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def _timeline(plan: Plan, outcome: Outcome, rows: range) -> Timeline:
+    """Some rows, in the plan's order. Those that were never released (an earlier turn failed) are dropped at the end."""
+    part = slice(rows.start, rows.stop)
+    never = [row for row in rows if outcome.ended[row] < 0]
+    if never:
+        last = max(outcome.ended)
+        for row in never:
+            outcome.ended[row] = outcome.intended[row] = last
+            outcome.reason[row] = "an earlier turn failed"
+    dropped = np.array([row in outcome.reason for row in rows], dtype=bool)
+    error = np.array([outcome.reason.get(row) for row in rows], dtype=object)
+    stamps = outcome.stamps[part]
+    counts = np.array([len(times) // 8 for times in stamps], dtype=np.int64)
+    chunk_ns = _ns(np.frombuffer(b"".join(stamps), dtype="<i8"))
+    offset = offsets(counts)
+    some = counts > 0
+    first = np.full(len(rows), ABSENT)
+    first[some] = chunk_ns[offset[:-1][some]]
+    intended = _ns(outcome.intended[part])
+    return build(
+        len(rows),
+        request_id=plan.request_id[part],
+        session_id=plan.session_id[part],
+        turn=plan.turn[part],
+        app=plan.app[part],
+        intended_ns=intended,
+        sent_ns=np.where(dropped & ~some, ABSENT, intended),
+        first_byte_ns=first,
+        ended_ns=_ns(outcome.ended[part]),
+        status=_either(dropped, "dropped", "ok"),
+        error=error,
+        prompt_tokens=plan.prompt_tokens[part],
+        output_tokens=counts.astype(np.int32),
+        token_source="simulated",  # noqa: S106
+        finish_reason=_either(dropped, None, "length"),
+        scheduled_ns=_ns(outcome.scheduled[part]),
+        chunk_offset=offset,
+        chunk_ns=chunk_ns,
+        chunk_tokens=np.ones(len(chunk_ns), dtype=np.int32),
+        chunk_channel=np.zeros(len(chunk_ns), dtype=np.int8),
+    )
+
+
+def _either(mask: Array, yes: str | None, no: str | None) -> Array:
+    """A column of strings: `yes` where the mask holds, else `no`."""
+    column = np.full(len(mask), no, dtype=object)
+    column[mask] = yes
+    return column
+
+
+def _ns(times_ps: list[int] | Ints) -> Ints:
+    """Whole ns; ABSENT for what did not happen."""
+    ps = np.asarray(times_ps, dtype=np.int64)
+    return np.where(ps < 0, ABSENT, (ps + PS_PER_NS // 2) // PS_PER_NS)
+
+
+def _manifest(
+    plan: Plan, deployment: Deployment, built: Built, replicas: list[Replica]
+) -> Manifest:
+    notes = list(plan.notes)
+    if built.device.borrowed and deployment.cost == "roofline":
+        notes.append(
+            f"no kernel profiles of {built.device.name}: efficiencies of {built.device.borrowed}"
+        )
+    policy = {name: getattr(built.policy, name) for name in built.policy.__dataclass_fields__}  # type: ignore[attr-defined]
+    return Manifest(
+        complete=True,
+        world="simulated",
+        spec={"deployment": msgspec.to_builtins(deployment)},
+        target={
+            "system": deployment.system,
+            "policy": policy,
+            "num_blocks": built.blocks,
+            "block_size": deployment.limits.block_size,
+            "max_len": built.situation.max_len,
+            "iterations": sum(replica.iterations for replica in replicas),
+            "preemptions": sum(replica.preemptions for replica in replicas),
+            "cost": built.cost.described(),
+            "device": {"name": built.device.name, "source": built.device.source},
+        },
+        model=msgspec.to_builtins(built.model),
+        versions={"inferometer": version("inferometer")},
+        seeds={"plan": plan.seed, "router": deployment.seed},
+        workload={
+            "fingerprint": plan.fingerprint,
+            "requests": len(plan),
+            "generator": plan.generator,
+        },
+        notes=notes,
+    )

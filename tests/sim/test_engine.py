@@ -1,0 +1,174 @@
+"""The laws of the engine: fast-forwarding changes nothing, memory and tokens are conserved, no time is lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inferometer.plan import build_plan
+from inferometer.sim.cluster import Cluster
+from inferometer.sim.cost import Affine, Roofline
+from inferometer.sim.devices import device
+from inferometer.sim.engine import Cohort, Replica, Seq
+from inferometer.sim.memory import BlockPool
+from inferometer.sim.models import model
+from inferometer.sim.policies.orca import Orca
+from inferometer.sim.policies.sarathi import Sarathi
+from inferometer.sim.policies.static import Static
+from inferometer.sim.policies.vllm import Vllm
+from inferometer.sim.policies.vllm_v1 import VllmV1
+from inferometer.sim.routers import router
+
+MAX_LEN = 80
+BLOCK = 4
+POLICIES = (
+    Vllm(max_batch=5, max_tokens=100),
+    Vllm(max_batch=64, max_tokens=100, spare=1, keeps_prompt=False, watermark=0.0),
+    Sarathi(max_batch=6, chunk=8),
+    Sarathi(max_batch=64, chunk=5, spare=1, keeps_prompt=False),
+    Orca(max_batch=4, reserve=MAX_LEN),
+    Static(max_batch=3, reserve=MAX_LEN),
+    VllmV1(max_batch=5, max_tokens=12),
+    VllmV1(max_batch=64, max_tokens=64),
+)
+COSTS = (
+    Affine(7_000, 1_000, 300, 11),
+    Affine(1, 0, 0, 0),
+    Roofline(model("llama-3.2-1b"), device("l4")),
+    Roofline(model("gpt-oss-20b"), device("h100")),
+)
+request = st.tuples(st.integers(0, 300), st.integers(1, 40), st.integers(1, 40))
+
+
+def play(policy, cost, rows, blocks, *, stretch=True, stages=1, replicas=1):
+    rows = sorted(rows)
+    unit = 1 if isinstance(cost, Affine) else 1_000_000
+    plan = build_plan(
+        len(rows),
+        intended_ns=[at * unit for at, _, _ in rows],
+        prompt_tokens=[prompt for _, prompt, _ in rows],
+        output_tokens=[output for _, _, output in rows],
+    )
+    made = [
+        Replica(policy, cost, BlockPool(blocks, BLOCK), stages=stages, stretch=stretch)
+        for _ in range(replicas)
+    ]
+    return Cluster(made, router("least-outstanding", 0), lambda _p, _o: None, plan).play(), made
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(POLICIES),
+    st.sampled_from(COSTS),
+    st.lists(request, min_size=1, max_size=25),
+    st.integers(21, 80),
+    st.integers(1, 3),
+)
+def test_fast_forwarding_is_bit_identical_to_stepping(policy, cost, rows, blocks, replicas):
+    """Every token of every request has the same stamp, whatever the policy, under memory pressure and preemption too."""
+    fast, _ = play(policy, cost, rows, blocks, replicas=replicas)
+    slow, _ = play(policy, cost, rows, blocks, replicas=replicas, stretch=False)
+    assert fast.stamps == slow.stamps
+    assert (fast.ended, fast.scheduled, fast.replica) == (slow.ended, slow.scheduled, slow.replica)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from(POLICIES),
+    st.lists(request, min_size=1, max_size=25),
+    st.integers(21, 80),
+    st.sampled_from([1, 2, 3]),
+)
+def test_what_goes_in_comes_out(policy, rows, blocks, stages):
+    """Every request gets its tokens, in order, after it arrived; all memory comes back; the laws hold at the end."""
+    cost = Affine(7_000, 1_000, 300, 11, stages=stages)
+    outcome, (replica,) = play(policy, cost, rows, blocks, stages=stages)
+    assert not outcome.reason
+    for row, (_, _, output) in enumerate(sorted(rows)):
+        stamps = np.frombuffer(outcome.stamps[row], dtype="<i8")
+        assert len(stamps) == output or (not policy.keeps_prompt and len(stamps) > output)
+        assert (np.diff(stamps) > 0).all()
+        assert outcome.intended[row] <= outcome.scheduled[row] < stamps[0]
+        assert stamps[-1] == outcome.ended[row]
+    assert replica.pool.used == 0
+    assert replica.outstanding == 0
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(request, min_size=1, max_size=20), st.integers(1, 3))
+def test_a_pipeline_of_equal_stages_is_no_faster_per_request_than_its_stages(rows, stages):
+    """With p stages of one duration, a first token takes at least p of them."""
+    outcome, _ = play(Sarathi(chunk=16), Affine(7_000, stages=stages), rows, 200, stages=stages)
+    for row in range(len(rows)):
+        first = np.frombuffer(outcome.stamps[row], dtype="<i8")[0]
+        assert first - outcome.intended[row] >= 7_000 * stages
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 30)), min_size=1, max_size=12))
+def test_a_cohorts_aggregates_are_those_of_its_members(members):
+    """Context sum, blocks needed and the next end agree with what a walk over the members says, at every step."""
+    cohort = Cohort(BLOCK)
+    for order, (prompt, left) in enumerate(members):
+        cohort.join(Seq(order, order, prompt, left), prompt + 1, left)
+    t = 0
+    while cohort:
+        contexts = [seq.base + cohort.step for seq in cohort]
+        assert cohort.context == sum(contexts)
+        assert cohort.needs() == sum(c % BLOCK == 1 for c in contexts)
+        assert cohort.needs() == sum(map(cohort.needs_block, cohort))
+        assert cohort.demand(9) == sum(
+            sum((c + j) % BLOCK == 1 for c in contexts) for j in range(9)
+        )
+        t += 1
+        for seq in cohort.advance([t]):
+            cohort.leave(seq)
+    assert max(left for _, left in members) == t
+
+
+def test_an_arrival_cuts_a_stretch_at_the_first_end_not_before_it(world):
+    """A request that comes while 100 decodes are fast-forwarded is admitted after the iteration that is running."""
+    cost = Affine(10_000)
+    rows = [(0, 1, 100), (125, 1, 1)]
+    outcome, _ = play(Vllm(), cost, rows, 200)
+    assert outcome.scheduled[1] == 130_000
+    assert np.frombuffer(outcome.stamps[1], dtype="<i8").tolist() == [140_000]
+    assert np.frombuffer(outcome.stamps[0], dtype="<i8")[-1] == 1_010_000
+
+
+def test_a_pool_never_gives_what_it_does_not_have():
+    """Taking too much, or giving back what is not out, is a bug and stops the run."""
+    pool = BlockPool(2, 16)
+    with pytest.raises(AssertionError, match="3 blocks were taken of 2"):
+        pool.take(3)
+    with pytest.raises(AssertionError, match="came back"):
+        BlockPool(2, 16).give(1)
+
+
+def test_the_full_check_finds_a_lost_block():
+    """A block that nobody holds and nobody gave back breaks the law, loudly."""
+    _, (replica,) = play(Vllm(), Affine(10), [(0, 5, 2)], 50)
+    replica.pool.take(1)
+    with pytest.raises(AssertionError, match="0 blocks are held, 1 are in use"):
+        replica.check()
+
+
+def test_a_deterministic_queue_has_the_waits_of_lindleys_recursion():
+    """One request at a time, constant service: W[n+1] = max(0, W[n] + S - A[n]) (Lindley 1952), to the picosecond."""
+    rng = np.random.default_rng(5)
+    arrivals = np.cumsum(rng.integers(1, 200, 300))
+    service = 90_000
+    outcome, _ = play(
+        Static(max_batch=1, reserve=MAX_LEN),
+        Affine(service),
+        [(int(a), 1, 1) for a in arrivals],
+        100,
+    )
+    wait, expected = 0, [0]
+    for gap in np.diff(arrivals) * 1_000:
+        wait = max(0, wait + service - int(gap))
+        expected.append(wait)
+    found = np.array(outcome.scheduled) - np.array(outcome.intended)
+    assert found.tolist() == expected
