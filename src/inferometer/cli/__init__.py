@@ -38,6 +38,7 @@ class Door(NamedTuple):
 VERBS = {
     "measure": Door("measure", "Load a server, stamp every token, say what users feel."),
     "score": Door("score", "The figures of a run, and how far to trust them."),
+    "report": Door("report", "Draw a run: one offline page, figures, a trace."),
     "compare": Door("compare", "What differs between two runs, and how surely."),
     "capacity": Door("capacity", "The highest load that meets an SLO, with an interval."),
     "plan-run": Door("plan_run", "How long a run must be for a stated precision."),

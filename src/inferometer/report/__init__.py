@@ -1,0 +1,16 @@
+"""Where people would rather look than read: charts, one offline HTML page, figures for a paper, traces for Perfetto.
+
+    tables     a run, as the small tables that charts are drawn from
+    charts     charts as data: Vega-Lite specifications, and their tables
+    lanes      every request as a lane, packed to travel inside of a page
+    sections   what a page says of a run, in the order in which a reader asks
+    page       sections become one HTML file; charts become SVG, PNG or PDF
+    perfetto   a run in the trace format that Perfetto and Chrome open
+
+Reads runs and scorecards; nothing below knows of it.
+"""
+
+from inferometer.report.page import html, save_figures
+from inferometer.report.sections import run_sections
+
+__all__ = ["html", "run_sections", "save_figures"]
