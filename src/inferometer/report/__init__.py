@@ -5,6 +5,7 @@
     lanes      every request as a lane, packed to travel inside of a page
     sections   what a page says of a run, in the order in which a reader asks
     page       sections become one HTML file; charts become SVG, PNG or PDF
+    live       what happens now, served to a browser
     perfetto   a run in the trace format that Perfetto and Chrome open
 
 Reads runs and scorecards; nothing below knows of it.

@@ -26,18 +26,13 @@ FORMATS = ("svg", "png", "pdf")
 
 def html(title: str, sections: Sequence[Section], *, made: str = "") -> str:
     """The page. `made`: when and by which version, for its foot."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(_asset("page.html"))
-    return template.render(
+    return fill(
+        "page.html",
         title=title,
         sections=sections,
         made=made,
-        css=_asset("page.css"),
-        script="\n".join(map(_asset, ("page.js", "lanes.js"))),
+        css=asset("page.css"),
+        script="\n".join(map(asset, ("page.js", "lanes.js"))),
         vega=runtime() if any(section.charts for section in sections) else "",
         data=as_script_data(_data(sections)),
     )
@@ -113,5 +108,16 @@ def _save_table(table: Table, path: Path) -> Path:
     return path
 
 
-def _asset(name: str) -> str:
+def fill(name: str, **values: Any) -> str:
+    """A template with its values, all text escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(asset(name)).render(**values)
+
+
+def asset(name: str) -> str:
+    """The text of a file that ships with the package."""
     return (files("inferometer.report") / "assets" / name).read_text(encoding="utf-8")

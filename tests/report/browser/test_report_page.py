@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,31 @@ def test_the_keyboard_reaches_everything(open_page, report):
             )
         )
     assert {"skip", "theme", "lanes-canvas", "lanes-order"} <= reached
+
+
+def test_the_live_page_becomes_the_report(chromium, report):
+    """Figures are drawn as they come; at the end the browser is on the report, with its charts."""
+    from inferometer.report.live import serving
+
+    context = chromium.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    complaints = []
+    page.on("console", lambda said: complaints.append(said.text))
+    try:
+        with serving("0", "A run") as live:
+            live.tell({"requests done": 1.0, "TTFT p50 [s]": None}, "running", 0.1)
+            page.goto(live.url)
+            page.wait_for_selector("#tiles li")
+            for k in range(5):
+                live.tell({"requests done": 2.0 + k, "TTFT p50 [s]": 0.1 * k}, "running", 0.2 * k)
+            live.table(["load", "met"], [["1", "<b>yes</b>"]])
+            page.wait_for_selector("#table td")
+            page.wait_for_function("document.querySelector('polyline').points.length >= 6")
+            assert page.inner_text("#table td:nth-child(2)") == "<b>yes</b>"
+            kept(page, "live")
+            threading.Thread(target=live.finish, args=(report.read_text(),)).start()
+            page.wait_for_url("**/report")
+            page.wait_for_selector("#verdict")
+        assert complaints == []
+    finally:
+        context.close()
