@@ -50,7 +50,7 @@ def command(**options: Any) -> int:
     written: dict[str, str | list[str]] = {}
     if options["out"] or not (options["figures"] or options["perfetto"]):
         out = Path(options["out"] or Path(options["path"]) / "report.html")
-        written["report"] = str(_page(out, _title(run), sections))
+        written["report"] = str(write_page(out, _title(run), sections))
     if options["figures"]:
         written["figures"] = _figures(sections, Path(options["figures"]), formats)
     if options["perfetto"]:
@@ -63,7 +63,8 @@ def command(**options: Any) -> int:
     return 0
 
 
-def _page(out: Path, title: str, sections: list[Section]) -> Path:
+def write_page(out: Path, title: str, sections: list[Section]) -> Path:
+    """The page of some sections, written; its path."""
     from importlib.metadata import version
 
     from inferometer.report import html

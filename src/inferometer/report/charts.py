@@ -77,7 +77,7 @@ def distribution(
         {"type": "line", "strokeWidth": 2, "interpolate": "step-after"},
         x=quantity("value", **x),
         y=quantity("share", axis={"title": "share of requests or gaps", "format": "%"}),
-        color=_colours("what", curve["what"]) if several else {"value": BLUE},
+        color=colours("what", curve["what"]) if several else {"value": BLUE},
         tooltip=tooltip(curve),
     )
     line["encoding"]["order"] = {"field": "share", "type": "quantitative"}
@@ -145,7 +145,7 @@ def lines(
     axis: Spec = {"title": y_title} | ({"format": y_format} if y_format else {})
     scale = {"domain": [0, until]} if until else _scale(log_x, zero=False)
     across = quantity(x, axis={"title": x_title}, scale=scale)
-    colour = _colours(what, table[what]) if what else {"value": BLUE}
+    colour = colours(what, table[what]) if what else {"value": BLUE}
     mark: Spec = {"type": "line", "strokeWidth": 1.8, "point": points}
     if step:
         mark["interpolate"] = "step-after"
@@ -197,7 +197,7 @@ def token_steps(name: str, title: str, note: str, steps: Table, stalls: Table) -
         {"type": "line", "interpolate": "step-after", "strokeWidth": 1.8},
         x=quantity("t", **x),
         y=quantity("tokens", axis={"title": "tokens received"}),
-        color=_colours("request", steps["request"]),
+        color=colours("request", steps["request"]),
         tooltip=tooltip(steps),
     )
     late = _layer(
@@ -254,7 +254,7 @@ def dots(name: str, title: str, note: str, table: Table, *, group: str, unit: st
         {"type": "point", "filled": True, "size": 70},
         x=x,
         y=y,
-        color=_colours("percentile", ["p50", "p90", "p99"]),
+        color=colours("percentile", ["p50", "p90", "p99"]),
         shape={"field": "percentile", "type": "nominal", "scale": {"domain": ["p50", "p90", "p99"]}}
         | {"legend": {"title": None, "orient": "top"}},
         tooltip=tooltip(long),
@@ -272,7 +272,7 @@ def stacked(
         {"type": "area", "interpolate": "step-after", "opacity": 0.85},
         x=quantity(x, axis={"title": "time [s]"}),
         y=quantity(y, axis={"title": y_title}, stack="zero"),
-        color=_colours(what, table[what]),
+        color=colours(what, table[what]),
         tooltip=tooltip(table),
     )
     return Chart(name, title, note, spec, {"table": table})
@@ -302,7 +302,8 @@ def tooltip(table: Table) -> list[Spec]:
     ]
 
 
-def _colours(field: str, values: list[Any]) -> Spec:
+def colours(field: str, values: list[Any]) -> Spec:
+    """A colour for each value of a column, in the order in which they first come."""
     order = list(dict.fromkeys(values))
     palette = [BLUE, ORANGE, GREEN, PURPLE, RED, GREY]
     scale = {"domain": order, "range": [palette[k % len(palette)] for k in range(len(order))]}
