@@ -106,14 +106,14 @@ def picked(view: View) -> list[Picked]:
     return [Picked(int(ordered[place]), name) for place, name in places.items()]
 
 
-def token_timeline(view: View) -> tuple[Table, Table]:
-    """Tokens received over time of those three [s since intended], and their stalls: (steps, stalls).
+def token_timeline(view: View, chosen: Sequence[Picked] | None = None) -> tuple[Table, Table]:
+    """Tokens received over time of those three (or of `chosen`) [s since intended], and their stalls: (steps, stalls).
 
     Columns: request, t, tokens; and request, start, end, tokens.
     """
     steps: Table = {"request": [], "t": [], "tokens": []}
     stalls: Table = {"request": [], "start": [], "end": [], "tokens": []}
-    for one in picked(view):
+    for one in picked(view) if chosen is None else chosen:
         at_s, count = _received(view.timeline, one.row)
         late = np.flatnonzero(np.diff(at_s) > view.settings.stall_threshold_ns / SECOND)
         late = late[late > 0]  # the wait for the first token is TTFT, and no stall

@@ -22,7 +22,7 @@ from inferometer.metrics.scorecard import Scorecard, view_of
 from inferometer.report import charts, tables
 from inferometer.report.charts import Chart
 from inferometer.report.sections import Grid, number
-from inferometer.report.tables import Table
+from inferometer.report.tables import Picked, Table
 from inferometer.reproduce.reproduction import SEED, Ask, Reproduction, Statement
 from inferometer.run import Run
 
@@ -31,6 +31,7 @@ SYSTEMS = {"vLLM": ("vllm", None), "Sarathi-Serve": ("sarathi-serve", 512)}
 LOAD_PER_S = 0.9  # of (a), (b) and (c)
 LOADS_PER_S = (0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.5)
 REQUESTS, QUICK = 1_000, 400
+SHOWN_TOKENS = (100, 400)  # of the request in (a)
 LONG_DELAY_S, MOST = 25.0, 0.6  # "vLLM having >25s scheduling delays for 60% of requests"
 
 
@@ -57,7 +58,7 @@ def make(ask: Ask) -> Reproduction:
         (*_stalls_said(at), *_derived_said(derived), *_crossing_said(crossing, at), _hidden_said(delays)),
         (_delay_grid(delays),),
         (
-            charts.token_steps("fig2a", "(a) Tokens of one request under each system", "Each system's worst request by TTFT plus stall time. Red: nothing new for more than 167 ms.", timelines, stalls),
+            charts.token_steps("fig2a", "(a) Tokens of one request under each system", "The same request under both. Red: a stall, nothing new for more than 167 ms.", timelines, stalls),
             _derived_chart(derived),
             charts.distribution("fig2c", "(c) Time between tokens", "Where the curves cross, the better system changes.", cdf),
             *hidden,
@@ -93,15 +94,20 @@ def _sweep(name: str, ask: Ask) -> dict[float, Seen]:
 
 
 def _token_lines(at: dict[str, Seen]) -> tuple[Table, Table]:
+    """The same request of both systems: among those of `SHOWN_TOKENS`, the one that vLLM let stall the longest."""
     steps: Table = {"request": [], "t": [], "tokens": []}
     stalls: Table = {"request": [], "start": [], "end": [], "tokens": []}
-    for name, seen in at.items():
+    views = {name: view_of(seen.run) for name, seen in at.items()}
+    timeline = views["vLLM"].timeline
+    low, high = SHOWN_TOKENS
+    fits = (timeline.output_tokens >= low) & (timeline.output_tokens <= high)
+    row = int(np.argmax(np.where(fits, latency.stall_time(timeline), -1.0)))
+    for name, view in views.items():
         for out, found in zip(
-            (steps, stalls), tables.token_timeline(view_of(seen.run)), strict=True
+            (steps, stalls), tables.token_timeline(view, [Picked(row, name)]), strict=True
         ):
-            keep = [k for k, which in enumerate(found["request"]) if which == "worst"]
             for column, values in found.items():
-                out[column] += [name if column == "request" else values[k] for k in keep]
+                out[column] += values
     return steps, stalls
 
 
