@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from inferometer.cli import panel
 from inferometer.load.progress import Progress
 
@@ -51,3 +53,31 @@ def test_the_panel_can_be_drawn() -> None:
     with console.capture() as captured:
         console.print(panel.panel(PROGRESS, None, console))
     assert len(captured.get().splitlines()) == 3
+
+
+def test_sparklines_show_the_last_minute() -> None:
+    """Bars are as high as their value is beside the highest; many values are averaged into the width."""
+    assert panel.bars([0, 4, 8], 10) == " ▄█"
+    assert panel.bars([0.0] * 5, 10) == "     "
+    assert len(panel.bars([1.0] * 1_000, 48)) <= 48
+    assert panel.sparklines([PROGRESS]) == []
+    later = msgspec.structs.replace(PROGRESS, elapsed_s=5.0, reads_per_s=600.0, ttft_s=None)
+    lines = panel.sparklines([PROGRESS, later])
+    assert [line.split()[0] for line in lines] == ["in", "reads/s", "TTFT"]
+
+
+def test_a_browser_is_told_the_same() -> None:
+    """Figures by name with their units; None is told as none; the share of the work that is done."""
+    told = []
+
+    class Browser:
+        def tell(self, figures, words, done) -> None:
+            told.append((figures, words, done))
+
+    with panel.watching(True, 10.0, Browser()) as watch:
+        watch(PROGRESS)
+    figures, words, done = told[0]
+    assert figures["TTFT [ms]"] == 123.4
+    assert figures["gap [ms]"] is None
+    assert "sent 24 of 64" in words
+    assert done == 0.25

@@ -2,13 +2,14 @@
 
 It lives in the parent process, which is mostly asleep; the workers, which measure, never notice it.
 It is for eyes only: rough medians over the last few requests, never the numbers of record. Drawn on stderr, only on a
-terminal, and gone when the run is over.
+terminal, and gone when the run is over; or told to a browser (`report.live`), which draws the same.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,11 @@ from inferometer.load.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from inferometer.report.live import Live
+
 REDRAWS_PER_S = 4
+REMEMBERED = 240  # messages: a minute of them
+BARS = " ▁▂▃▄▅▆▇█"
 STAGES = {
     "encoding": "making the prompts",
     "ready": "ready",
@@ -28,23 +33,49 @@ STAGES = {
 
 
 @contextmanager
-def watching(wanted: bool, duration_s: float | None) -> Iterator[Callable[[Progress], None] | None]:
+def watching(
+    wanted: bool, duration_s: float | None, browser: Live | None = None
+) -> Iterator[Callable[[Progress], None] | None]:
     """What to call with each Progress while inside; None where nobody is looking."""
     if not (wanted and sys.stderr.isatty()):
-        yield None
+        yield None if browser is None else lambda progress: tell(browser, progress, duration_s)
         return
     from rich.console import Console
-    from rich.live import Live
+    from rich.live import Live as Terminal
 
-    console = Console(stderr=True)
-    with Live(
+    console, seen = Console(stderr=True), deque[Progress](maxlen=REMEMBERED)
+
+    def show(progress: Progress) -> None:
+        seen.append(progress)
+        terminal.update(panel(progress, duration_s, console, seen))
+        if browser is not None:
+            tell(browser, progress, duration_s)
+
+    with Terminal(
         console=console, refresh_per_second=REDRAWS_PER_S, transient=True, redirect_stdout=False
-    ) as live:
-        yield lambda progress: live.update(panel(progress, duration_s, console))
+    ) as terminal:
+        yield show
 
 
-def panel(progress: Progress, duration_s: float | None, console: Console) -> RenderableType:
-    """Two lines of figures and, where the end is known, a bar."""
+def tell(browser: Live, p: Progress, duration_s: float | None) -> None:
+    """The same figures, for a browser."""
+    figures = {
+        "in flight": p.in_flight,
+        "done": p.done,
+        "failed": p.failed,
+        "reads/s": p.reads_per_s,
+        "TTFT [ms]": _in_ms(p.ttft_s),
+        "gap [ms]": _in_ms(p.gap_s),
+        "send lag [ms]": _in_ms(p.lag_s),
+    }
+    words = f"{STAGES.get(p.stage, p.stage)}: sent {p.started:,} of {p.planned:,}"
+    browser.tell(figures, words, completed(p, duration_s))
+
+
+def panel(
+    progress: Progress, duration_s: float | None, console: Console, seen: Iterable[Progress] = ()
+) -> RenderableType:
+    """Two lines of figures, their last minute as lines of bars, and, where the end is known, how far it is."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.text import Text
@@ -52,6 +83,7 @@ def panel(progress: Progress, duration_s: float | None, console: Console) -> Ren
     lines: list[Any] = [
         Text(counts(progress), overflow="crop"),
         Text(rates(progress), overflow="crop"),
+        *(Text(line, overflow="crop", style="dim") for line in sparklines(list(seen))),
     ]
     share = completed(progress, duration_s)
     if share is not None:
@@ -76,11 +108,43 @@ def rates(p: Progress) -> str:
     )
 
 
+def sparklines(seen: list[Progress], width: int = 48) -> list[str]:
+    """In flight, reads/s and TTFT over the last minute, a line each; none before there is something to see."""
+    running = [p for p in seen if p.stage == "running"]
+    if len(running) < 2:
+        return []
+    steps = zip(running, running[1:], strict=False)
+    reads = [
+        (b.reads_per_s * b.elapsed_s - a.reads_per_s * a.elapsed_s) / (b.elapsed_s - a.elapsed_s)
+        for a, b in steps
+        if b.elapsed_s > a.elapsed_s
+    ]
+    series = {
+        "in flight": [float(p.in_flight) for p in running],
+        "reads/s": reads,
+        "TTFT": [p.ttft_s for p in running if p.ttft_s is not None],
+    }
+    return [f"  {name:<10} {bars(values, width)}" for name, values in series.items() if values]
+
+
+def bars(values: list[float], width: int) -> str:
+    """Values as bars of eight heights, the highest of all full; the means of equal groups where they are too many."""
+    size = max(1, -(-len(values) // width))
+    groups = [values[k : k + size] for k in range(0, len(values), size)]
+    means = [sum(group) / len(group) for group in groups]
+    top = max(means)
+    return "".join(BARS[round(8 * max(mean, 0.0) / top) if top > 0 else 0] for mean in means)
+
+
 def completed(p: Progress, duration_s: float | None) -> float | None:
     """How much of the run is over [0, 1]: of its time where that is limited, else of its requests."""
     if duration_s:
         return min(1.0, p.elapsed_s / duration_s)
     return (p.done + p.failed) / p.planned if p.planned else None
+
+
+def _in_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e3 * seconds
 
 
 def _ms(seconds: float | None) -> str:
