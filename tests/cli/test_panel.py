@@ -77,7 +77,7 @@ def test_a_browser_is_told_the_same() -> None:
     with panel.watching(True, 10.0, Browser()) as watch:
         watch(PROGRESS)
     figures, words, done = told[0]
-    assert figures["TTFT [ms]"] == 123.4
+    assert round(figures["TTFT [ms]"], 6) == 123.4
     assert figures["gap [ms]"] is None
     assert "sent 24 of 64" in words
     assert done == 0.25

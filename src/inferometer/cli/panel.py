@@ -11,6 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from inferometer.load.progress import Progress
@@ -113,7 +114,7 @@ def sparklines(seen: list[Progress], width: int = 48) -> list[str]:
     running = [p for p in seen if p.stage == "running"]
     if len(running) < 2:
         return []
-    steps = zip(running, running[1:], strict=False)
+    steps = pairwise(running)
     reads = [
         (b.reads_per_s * b.elapsed_s - a.reads_per_s * a.elapsed_s) / (b.elapsed_s - a.elapsed_s)
         for a, b in steps
