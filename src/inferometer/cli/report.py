@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @verb(
-    click.Argument(["path"], metavar="RUN"),
+    click.Argument(["paths"], nargs=-1, required=True, metavar="PATH..."),
     *section(
         "Judge",
         opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms', or a preset's name."),
     ),
     *section(
         "Result",
-        opt("-o, --out FILE", "The page: one HTML file.  [RUN/report.html]"),
+        opt("-o, --out FILE", "The page: one HTML file.  [PATH/report.html]"),
         opt("--figures DIR", "Every chart as files, with its data as CSV."),
         opt("--format NAMES", "Of the figures: svg, png, pdf.  [svg]", default="svg", to="formats"),
         opt("--perfetto FILE", "The run as a trace that Perfetto and Chrome open."),
@@ -32,35 +32,69 @@ if TYPE_CHECKING:
     ),
 )  # fmt: skip
 def command(**options: Any) -> int:
-    """Draw a run: one offline page, figures for a paper, a trace.
+    """Draw a run, a search or several sides: a page, figures, a trace.
 
-    The page opens from disk, needs no network, and can be mailed.
+    PATH: a run, or the folder of a capacity search; several are drawn over
+    each other, and two are compared. The page opens from disk and can be mailed.
     """
     from inferometer import slo as slos
     from inferometer.cli import card as cards
-    from inferometer.load.recovery import read_run
-    from inferometer.metrics import score
-    from inferometer.report import run_sections
 
     formats = _formats(options["formats"])
-    run = read_run(options["path"])
-    asked = slos.parse(options["slo"], where="--slo") if options["slo"] else None
-    card = score(run, asked or run.manifest.spec.get("slo"))
-    sections = run_sections(run, card)
+    if options["slo"]:
+        slos.parse(options["slo"], where="--slo")
+    if options["perfetto"] and len(options["paths"]) > 1:
+        raise UserError("a trace is of one run", where="--perfetto", remedy="name one RUN")
+    title, sections = drawn([Path(path) for path in options["paths"]], options["slo"])
     written: dict[str, str | list[str]] = {}
     if options["out"] or not (options["figures"] or options["perfetto"]):
-        out = Path(options["out"] or Path(options["path"]) / "report.html")
-        written["report"] = str(write_page(out, _title(run), sections))
+        out = Path(options["out"] or Path(options["paths"][0]) / "report.html")
+        written["report"] = str(write_page(out, title, sections))
     if options["figures"]:
         written["figures"] = _figures(sections, Path(options["figures"]), formats)
     if options["perfetto"]:
-        written["perfetto"] = _perfetto(run, Path(options["perfetto"]))
+        written["perfetto"] = _perfetto(options["paths"][0], Path(options["perfetto"]))
     if options["as_json"]:
         click.echo(cards.plain_json(written))
     else:
         for kind, path in written.items():
             click.echo(f"{kind:<10}  {path if isinstance(path, str) else f'{len(path)} files'}")
     return 0
+
+
+def drawn(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
+    """The title and the sections of what lies at the paths."""
+    from inferometer.report.searched import ANSWER, search_sections
+
+    if len(paths) > 1:
+        return _sides(paths, slo)
+    if (paths[0] / ANSWER).is_file():
+        return f"capacity: {paths[0].resolve().name}", search_sections(paths[0])
+    return run_page(paths[0], slo)
+
+
+def run_page(path: Path, slo: str | None) -> tuple[str, list[Section]]:
+    """The title and the sections of one run, judged by `slo` or else by what it was measured for."""
+    from inferometer.load.recovery import read_run
+    from inferometer.metrics import score
+    from inferometer.report import run_sections
+
+    run = read_run(path)
+    card = score(run, slo or run.manifest.spec.get("slo"))
+    return _title(run), run_sections(run, card)
+
+
+def _sides(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
+    from inferometer.cli.compare import runs_in
+    from inferometer.report.sides import side_sections
+    from inferometer.search.compare import compare
+
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    sides = {name: runs_in(str(path)) for name, path in zip(names, paths, strict=True)}
+    found = compare(*sides.values(), slo=slo, anyway=True) if len(paths) == 2 else None
+    return " · ".join(names), side_sections(sides, found, slo)
 
 
 def write_page(out: Path, title: str, sections: list[Section]) -> Path:
@@ -82,10 +116,11 @@ def _figures(sections: list[Section], folder: Path, formats: tuple[str, ...]) ->
     return [str(path) for path in save_figures(drawn, folder, formats)]
 
 
-def _perfetto(run: Run, path: Path) -> str:
+def _perfetto(run: str, path: Path) -> str:
+    from inferometer.load.recovery import read_run
     from inferometer.report.perfetto import write_trace
 
-    write_trace(run.timeline, path)
+    write_trace(read_run(run).timeline, path)
     return str(path)
 
 
