@@ -4,6 +4,9 @@
     charts     charts as data: Vega-Lite specifications, and their tables
     lanes      every request as a lane, packed to travel inside of a page
     sections   what a page says of a run, in the order in which a reader asks
+    scheduler  what a simulator knows and a server hides
+    searched   a search for capacity
+    sides      several sides over each other
     page       sections become one HTML file; charts become SVG, PNG or PDF
     live       what happens now, served to a browser
     perfetto   a run in the trace format that Perfetto and Chrome open

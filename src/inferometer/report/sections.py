@@ -21,6 +21,7 @@ from inferometer.metrics.view import View
 from inferometer.report import charts, tables
 from inferometer.report.charts import Chart
 from inferometer.report.lanes import Lanes, lanes_of
+from inferometer.report.scheduler import scheduler_charts
 from inferometer.run import Run, redact
 from inferometer.stats import Interval
 from inferometer.timeline import ABSENT, Timeline
@@ -420,6 +421,9 @@ def simulated(run: Run, view: View) -> Iterator[Section]:
         drawn.append(
             charts.distribution("scheduling-delay", "Scheduling delay", note, tables.cdf(delay))
         )
+    on = tables.axis(run.timeline)
+    if on is not None:
+        drawn += scheduler_charts(run.path, on)
     yield Section("scheduler", "What the scheduler did", charts=tuple(drawn))
 
 
