@@ -34,7 +34,8 @@ class Chart(NamedTuple):
 def figure(chart: Chart, *, width: int = 560) -> Spec:
     """The whole Vega-Lite specification of a chart, with its tables inline: what `vl_convert` makes a file of."""
     datasets = {name: rows(table) for name, table in chart.tables.items()}
-    return whole(chart, width=width) | {"datasets": datasets, "title": chart.title}
+    paper = {"datasets": datasets, "title": chart.title, "background": "white"}
+    return whole(chart, width=width) | paper
 
 
 def whole(chart: Chart, *, width: int | str = "container") -> Spec:
