@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inferometer.agenda import Agenda
 from inferometer.clock import MILLISECOND, SECOND
 from inferometer.emulator import calibrate as calibrating
 from inferometer.emulator.calibrate import (
@@ -29,7 +30,6 @@ from inferometer.emulator.calibrate import (
     spread,
 )
 from inferometer.emulator.writes import ABSENT, Ledger, WriteLog
-from inferometer.load.agenda import Agenda
 from inferometer.load.calibration import BELIEVED, DISCARDED, REFUSED, Rung, Spread
 from inferometer.run import Manifest, Run
 from inferometer.timeline import Timeline, build, offsets

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inferometer.agenda import RAN_OUT
 from inferometer.errors import UserError
 from inferometer.metrics import score
 from inferometer.plan import build_plan
 from inferometer.run import load_run, write_run
 from inferometer.sim import SYSTEMS, Deployment, Limits, simulate
 from inferometer.sim.routers import ROUTERS
-from inferometer.sim.simulate import simulate_into
+from inferometer.sim.simulate import Window, simulate_into
 from inferometer.timeline import ABSENT, ROW_COLUMNS
 
 MS = 1_000_000
@@ -102,6 +103,32 @@ def test_a_closed_loop_keeps_its_slots_busy():
     assert set(timeline.intended_ns[4:]) <= set(timeline.ended_ns)
 
 
+def test_a_closed_loop_stops_when_its_time_is_up(tmp_path):
+    """Nothing starts after the duration, what runs is finished, and what began before the warm-up's end says so."""
+    plan = some_plan(400, intended_ns=ABSENT, concurrency=4)
+    deployment = Deployment(system="vllm", model="llama-3-8b")
+    window = Window(duration_s=2.0, warmup_s=0.5)
+    timeline = simulate(plan, deployment, window=window).timeline
+    everything = simulate(plan, deployment).timeline
+    count = int((everything.intended_ns < 2000 * MS).sum())
+    assert timeline.request_id.tolist() == plan.request_id[:count].tolist()
+    known = timeline.chunk_ns[timeline.chunk_ns < 2000 * MS]
+    same = everything.take(np.arange(count)).chunk_ns
+    assert known.tolist() == same[same < 2000 * MS].tolist()
+    assert ((timeline.phase == "warmup") == (timeline.intended_ns < 500 * MS)).all()
+    parts = load_run(simulate_into(plan, deployment, tmp_path / "run", window=window, rows=10))
+    assert np.array_equal(parts.timeline.chunk_ns, timeline.chunk_ns)
+
+
+def test_a_plan_that_ran_out_says_so():
+    """Twenty requests are not two seconds of load."""
+    plan = some_plan(20, intended_ns=ABSENT, concurrency=4)
+    run = simulate(
+        plan, Deployment(system="vllm", model="llama-3-8b"), window=Window(duration_s=60.0)
+    )
+    assert RAN_OUT in run.manifest.notes
+
+
 def test_later_turns_wait_for_earlier_ones():
     """A turn starts its pause after its parent ended; after one that was dropped it never does."""
     plan = build_plan(
@@ -116,7 +143,7 @@ def test_later_turns_wait_for_earlier_ones():
     timeline = simulate(plan, Deployment(system="sarathi-serve", model="llama-3-8b")).timeline
     assert timeline.intended_ns[1] == timeline.ended_ns[0] + 7 * MS
     assert timeline.status.tolist() == ["ok", "ok", "dropped", "dropped"]
-    assert timeline.error[3] == "an earlier turn failed"
+    assert timeline.error[3] == "an earlier turn failed (r00000002)"
 
 
 def test_replicas_share_the_load():

@@ -24,9 +24,9 @@ from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
+from inferometer.agenda import Agenda, Start
 from inferometer.clock import MILLISECOND, SECOND, anchor
 from inferometer.load import spool as ends
-from inferometer.load.agenda import Agenda, Start
 from inferometer.load.connection import (
     ANCILLARY_BYTES,
     BUSY,
@@ -172,9 +172,9 @@ class Driver:
     def _send_due(self, now: int) -> int | None:
         """Send what is due; returns when the next row is due, None where that is not known yet."""
         for start in self.agenda.due(now - self.epoch_ns):
-            self._start(Start(start.row, start.intended_ns + self.epoch_ns))
+            self._start(Start(start.row, start.intended + self.epoch_ns))
         self._record_dropped()
-        next_ns = self.agenda.next_ns()
+        next_ns = self.agenda.next_time()
         return None if next_ns is None else next_ns + self.epoch_ns
 
     def _wait(self, until_ns: int) -> list[tuple[int, int]]:
@@ -322,7 +322,7 @@ class Driver:
         self._open(index, start)
 
     def _send(self, c: Connection, start: Start, connect_ns: int) -> None:
-        c.row, c.intended_ns, c.connect_ns = start.row, start.intended_ns, connect_ns
+        c.row, c.intended_ns, c.connect_ns = start.row, start.intended, connect_ns
         c.stamps, c.reads, c.spooled, c.frame = [], [], 0, None
         c.tail = b""  # until the head is known every read is looked at
         c.limit = c.budget = self._byte_limit(start.row)
@@ -435,7 +435,7 @@ class Driver:
 
     def _record_dropped(self) -> None:
         for start, why in self.agenda.take_dropped():
-            t_ns = start.intended_ns + self.epoch_ns
+            t_ns = start.intended + self.epoch_ns
             self._append(
                 Ending(start.row, ends.DROPPED, why, 0, t_ns, ABSENT, ABSENT, t_ns, 0), [], []
             )
@@ -514,7 +514,7 @@ class Driver:
         waiting = self.opening[index]
         if waiting:
             start = waiting.popleft()
-            self._send(c, start, max(0, now_ns() - max(c.opened_ns, start.intended_ns)))
+            self._send(c, start, max(0, now_ns() - max(c.opened_ns, start.intended)))
         else:
             self._rest(c)
 
@@ -563,10 +563,10 @@ class Driver:
         if self._wants_retry(start.row, ends.NO_CONNECTION, 0, got_bytes=False):
             self._put_back(start.row, ended_ns)
             return
-        connect_ns = max(0, ended_ns - start.intended_ns)
+        connect_ns = max(0, ended_ns - start.intended)
         cause = ends.TIMEOUT if isinstance(error, TimeoutError) else ends.NO_CONNECTION
         ending = Ending(
-            start.row, cause, _told(error), self.attempt_of.pop(start.row, 1), start.intended_ns, ABSENT,
+            start.row, cause, _told(error), self.attempt_of.pop(start.row, 1), start.intended, ABSENT,
             connect_ns, ended_ns, 0,
         )  # fmt: skip
         self._append(ending, [], [])
@@ -636,7 +636,7 @@ class Driver:
             while waiting:
                 start = waiting.popleft()
                 ending = Ending(
-                    start.row, ends.CANCELLED, self.stopped or "cancelled", 1, start.intended_ns, ABSENT, ABSENT, now, 0
+                    start.row, ends.CANCELLED, self.stopped or "cancelled", 1, start.intended, ABSENT, ABSENT, now, 0
                 )  # fmt: skip
                 self._append(ending, [], [])
                 self._ended(start.row, now, ok=False)

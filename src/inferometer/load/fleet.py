@@ -27,6 +27,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
+from inferometer.agenda import RAN_OUT
 from inferometer.clock import MILLISECOND, anchor
 from inferometer.errors import EXIT_UNREACHABLE, InferometerError, TargetError, UserError
 from inferometer.load import calibration, instrument
@@ -114,7 +115,7 @@ def _finish(manifest: Manifest, crew: Crew, plan: Plan, folder: Path) -> Run:
     manifest.stopped = crew.interrupted or (stopped[0] if stopped else None)
     manifest.notes += instrument.notes_of(reports)
     if any(report.exhausted for report in reports):
-        manifest.notes.append("the plan ran out of rows before the time was up; give --requests")
+        manifest.notes.append(RAN_OUT)
     timeline = gather(folder, manifest, plan)
     manifest.instrument = instrument.record(timeline, reports, planned=len(plan))
     manifest.instrument["calibration"] = calibration.cite(calibration.latest())

@@ -24,9 +24,9 @@ from typing import IO, Any, Self
 import msgspec
 import numpy as np
 
+from inferometer.agenda import NEVER, Agenda
 from inferometer.clock import SECOND
 from inferometer.errors import InferometerError, UserError
-from inferometer.load.agenda import Agenda
 from inferometer.load.connection import kernel_stamps_work
 from inferometer.load.digest import Remarks, Stripe, digest, has_token
 from inferometer.load.driver import DISK_FULL, Driver
@@ -97,7 +97,7 @@ class Worker:
     def work(self) -> None:
         """Do the job; returns when the shard is written and the report is said."""
         job = self.job
-        agenda = Agenda(self._stripe(), stop_ns=_duration_ns(job.drive))
+        agenda = Agenda(self._stripe(), until=_duration_ns(job.drive))
         requests = self._encoded()
         spool = Spool(spool_path(job.folder, job.worker))
         driver = self._made_driver(agenda, requests, spool)
@@ -321,8 +321,8 @@ def _stamps(drive: Drive) -> str:
     return "kernel" if drive.stamps == "kernel" and kernel_stamps_work() else "user"
 
 
-def _duration_ns(drive: Drive) -> int | None:
-    return None if drive.duration_s is None else int(drive.duration_s * SECOND)
+def _duration_ns(drive: Drive) -> int:
+    return NEVER if drive.duration_s is None else int(drive.duration_s * SECOND)
 
 
 def _median(values: Any) -> int | None:

@@ -1,75 +1,25 @@
 """The cluster: replicas, a router, and a plan that is played to them, on one kernel.
 
-Knows who is released when, and collects what came of it; everything about a single replica is the engine's.
+Collects what came of each row; who is released when is the agenda's business, and a single replica the engine's.
 Order at one instant: arrivals (by plan row), then idle replicas look for work, then iterations end (`kernel`). A
 replica's end event may be stale, because an arrival cut its stretch: an event counts only if it is the replica's
-`peek`, so a stale one is no more than a look that finds nothing.
+`peek`, so a stale one is no more than a look that finds nothing. So it is with arrivals: one event stands for the next
+time on the agenda, and counts only if it is the one expected.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from inferometer.agenda import NEVER, Agenda
 from inferometer.plan import Plan
 from inferometer.sim.engine import Replica, Seq
 from inferometer.sim.kernel import ARRIVAL, END, PS_PER_NS, WAKE, Kernel
 from inferometer.sim.routers import Router
-from inferometer.timeline import ABSENT
-
-SLOT_PS = (
-    100_000 * PS_PER_NS
-)  # between the openings of two slots of a closed loop, as the load driver opens them
 
 Door = Callable[[int, int], str | None]
 """Why a request of (prompt, output) tokens can never be served; None if it can."""
-
-
-class Releases:
-    """Which row of a plan starts when: the load driver's rules (`load.agenda`), on simulated time.
-
-    Timed rows at their time; rows of a closed loop when a slot is free; later turns `think_ns` after the last of their
-    parents ended, and never if one of those failed.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        waits = np.diff(plan.parent_offset)
-        first = waits == 0
-        timed = first & (plan.intended_ns != ABSENT)
-        rows = np.flatnonzero(timed)
-        self._timed = zip((plan.intended_ns[rows] * PS_PER_NS).tolist(), rows.tolist(), strict=True)
-        self._slotted = deque(np.flatnonzero(first & ~timed).tolist())
-        self._uses_slot = set(self._slotted)
-        self._slots = plan.concurrency or 0
-        self._waits: list[int] = waits.tolist()
-        self._since: dict[int, int] = {}
-        self._think_ns = plan.think_ns
-        owner = np.repeat(np.arange(len(plan)), waits)
-        self._children: dict[int, list[int]] = {}
-        for parent, child in zip(plan.parent_row.tolist(), owner.tolist(), strict=True):
-            self._children.setdefault(parent, []).append(child)
-
-    def timed(self) -> Iterator[tuple[int, int]]:
-        """(t_ps, row) of the rows whose time is known, in order."""
-        return self._timed
-
-    def first(self) -> Iterator[tuple[int, int]]:
-        """(t_ps, row) of what fills the slots of a closed loop at the beginning."""
-        for slot in range(min(self._slots, len(self._slotted))):
-            yield slot * SLOT_PS, self._slotted.popleft()
-
-    def ended(self, row: int, t_ps: int, *, ok: bool) -> Iterator[tuple[int, int]]:
-        """(t_ps, row) of what a row's end releases."""
-        if row in self._uses_slot and self._slotted:
-            yield t_ps, self._slotted.popleft()
-        for child in self._children.get(row, ()):
-            self._since[child] = max(t_ps, self._since.get(child, 0))
-            self._waits[child] -= 1 if ok else len(self._waits) + 1  # below 0: never
-            if self._waits[child] == 0:
-                yield self._since.pop(child) + int(self._think_ns[child]) * PS_PER_NS, child
 
 
 @dataclass(slots=True)
@@ -87,15 +37,29 @@ class Outcome:
 class Cluster:
     """One play of one plan."""
 
-    def __init__(self, replicas: Sequence[Replica], route: Router, door: Door, plan: Plan) -> None:
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        route: Router,
+        door: Door,
+        plan: Plan,
+        *,
+        until_ps: int = NEVER,
+    ) -> None:
+        """`until_ps`: no row is started at or after it."""
         rows = len(plan)
         self._replicas, self._route, self._door = replicas, route, door
         self._prompt: list[int] = plan.prompt_tokens.tolist()
         self._output: list[int] = plan.output_tokens.tolist()
-        self._releases = Releases(plan)
-        self._timed = self._releases.timed()
+        self._agenda = Agenda(plan, until=until_ps, per_ns=PS_PER_NS)
+        self._expected = NEVER  # when the next rows are released
         self._kernel = Kernel()
         self.outcome = Outcome([-1] * rows, [-1] * rows, [-1] * rows, [-1] * rows, [b""] * rows)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether a closed loop had a free slot and no row left to fill it."""
+        return self._agenda.exhausted()
 
     def play(self) -> Outcome:
         """Run until nothing is left to happen."""
@@ -109,13 +73,11 @@ class Cluster:
         The rest comes last. Whoever takes a part may forget its stamps before asking for the next.
         """
         kernel, ended, taken, done, last = self._kernel, self.outcome.ended, 0, 0, len(self._prompt)
-        self._next_timed()
-        for t_ps, row in self._releases.first():
-            kernel.push(t_ps, ARRIVAL, row)
+        self._expect()
         while kernel:
             t_ps, rank, _, what = kernel.pop()
             if rank == ARRIVAL:
-                self._arrive(what, t_ps)
+                self._release(t_ps)
             elif rank == WAKE:
                 self._wake(what, t_ps)
             elif self._replicas[what].peek() == t_ps:
@@ -129,17 +91,22 @@ class Cluster:
             replica.check()
         yield range(taken, len(self._prompt))
 
-    def _next_timed(self) -> None:
-        timed = next(self._timed, None)
-        if timed is not None:
-            self._kernel.push(timed[0], ARRIVAL, (timed[1],))
+    def _expect(self) -> None:
+        """Have the agenda looked at when it has something next."""
+        at = self._agenda.next_time()
+        if at is not None and at < self._expected:
+            self._expected = at
+            self._kernel.push(at, ARRIVAL, None)
 
-    def _arrive(self, what: int | tuple[int], t_ps: int) -> None:
-        if isinstance(what, tuple):  # a timed row: the next one takes its place in the heap
-            row = what[0]
-            self._next_timed()
-        else:
-            row = what
+    def _release(self, t_ps: int) -> None:
+        if t_ps != self._expected:
+            return
+        self._expected = NEVER
+        for row, _ in self._agenda.due(t_ps):
+            self._arrive(row, t_ps)
+        self._expect()
+
+    def _arrive(self, row: int, t_ps: int) -> None:
         self.outcome.intended[row] = t_ps
         why = self._door(self._prompt[row], self._output[row])
         if why is not None:
@@ -183,8 +150,8 @@ class Cluster:
 
     def _finish(self, seq: Seq, t_ps: int) -> None:
         self._keep(seq, t_ps)
-        for at, row in self._releases.ended(seq.row, t_ps, ok=True):
-            self._kernel.push(at, ARRIVAL, row)
+        if self._agenda.ended(seq.row, t_ps, ok=True):
+            self._expect()
 
     def _keep(self, seq: Seq, t_ps: int) -> None:
         outcome, row = self.outcome, seq.row
@@ -197,5 +164,8 @@ class Cluster:
         self.outcome.ended[row] = t_ps
         if seq is not None:
             self._keep(seq, t_ps)
-        for at, later in self._releases.ended(row, t_ps, ok=False):
-            self._kernel.push(at, ARRIVAL, later)
+        self._agenda.ended(row, t_ps, ok=False)
+        for start, reason in self._agenda.take_dropped():
+            self.outcome.reason[start.row] = reason
+            self.outcome.intended[start.row] = self.outcome.ended[start.row] = t_ps
+        self._expect()

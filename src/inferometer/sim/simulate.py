@@ -15,6 +15,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from inferometer.agenda import NEVER, RAN_OUT
+from inferometer.clock import SECOND
 from inferometer.errors import UserError
 from inferometer.plan import Plan
 from inferometer.run import Manifest, Run, create, write_manifest, write_parts, write_plan
@@ -23,7 +25,7 @@ from inferometer.sim.cluster import Cluster, Outcome
 from inferometer.sim.cost import HOST_S, Cost, Roofline, VidurTables
 from inferometer.sim.devices import Device, device
 from inferometer.sim.engine import Policy, Replica
-from inferometer.sim.kernel import PS_PER_NS
+from inferometer.sim.kernel import PS_PER_NS, to_ps
 from inferometer.sim.models import Model, model
 from inferometer.sim.routers import router
 from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, system
@@ -68,31 +70,57 @@ class Built(NamedTuple):
     blocks: int
 
 
-def simulate(plan: Plan, deployment: Deployment, *, stretch: bool = True) -> Run:
+class Window(NamedTuple):
+    """When load is sent: nothing starts at or after `duration_s`; what is intended before `warmup_s` is not scored."""
+
+    duration_s: float | None = None
+    warmup_s: float = 0.0
+
+
+WHOLE = Window()
+
+
+def simulate(
+    plan: Plan, deployment: Deployment, *, window: Window = WHOLE, stretch: bool = True
+) -> Run:
     """Serve `plan`; the Run. `stretch=False` steps through every iteration, for the same result."""
     built = resolve(deployment, longest=_longest(plan))
-    cluster, replicas = assemble(plan, deployment, built, stretch=stretch)
+    cluster, replicas = assemble(plan, deployment, built, window=window, stretch=stretch)
     outcome = cluster.play()
-    timeline = _timeline(plan, outcome, range(len(plan)))
-    return Run(timeline, _manifest(plan, deployment, built, replicas), plan)
+    timeline = _timeline(plan, outcome, range(len(plan)), window)
+    manifest = _manifest(plan, deployment, built, replicas)
+    manifest.notes += _remarks(cluster, window)
+    return Run(timeline, manifest, plan)
 
 
 def simulate_into(
-    plan: Plan, deployment: Deployment, folder: str | Path, *, rows: int = PART_ROWS
+    plan: Plan,
+    deployment: Deployment,
+    folder: str | Path,
+    *,
+    window: Window = WHOLE,
+    rows: int = PART_ROWS,
 ) -> Path:
     """The same, written to a run directory while it runs, `rows` at a time: token times never are in memory as a whole."""
     built = resolve(deployment, longest=_longest(plan))
-    cluster, replicas = assemble(plan, deployment, built, stretch=True)
+    cluster, replicas = assemble(plan, deployment, built, window=window)
     path = create(folder)
     write_manifest(_manifest(plan, deployment, built, replicas), path, complete=False)
     write_plan(plan, path)
-    write_parts(_parts(plan, cluster, rows), path / "timeline.parquet")
-    write_manifest(_manifest(plan, deployment, built, replicas), path, complete=True)
+    write_parts(_parts(plan, cluster, rows, window), path / "timeline.parquet")
+    manifest = _manifest(plan, deployment, built, replicas)
+    manifest.notes += _remarks(cluster, window)
+    write_manifest(manifest, path, complete=True)
     return path
 
 
 def assemble(
-    plan: Plan, deployment: Deployment, built: Built, *, stretch: bool
+    plan: Plan,
+    deployment: Deployment,
+    built: Built,
+    *,
+    window: Window = WHOLE,
+    stretch: bool = True,
 ) -> tuple[Cluster, list[Replica]]:
     """What plays `plan`, ready to: the cluster, and the replicas in it."""
     replicas = [_replica(built, deployment, stretch=stretch) for _ in range(deployment.replicas)]
@@ -101,13 +129,14 @@ def assemble(
     if deployment.compat == "vidur" and name == "least-outstanding":
         name = "least-queued"
     route = router(name, deployment.seed)
-    return Cluster(replicas, route, door, plan), replicas
+    until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
+    return Cluster(replicas, route, door, plan, until_ps=until_ps), replicas
 
 
-def _parts(plan: Plan, cluster: Cluster, rows: int) -> Iterator[Timeline]:
+def _parts(plan: Plan, cluster: Cluster, rows: int, window: Window) -> Iterator[Timeline]:
     """The timeline in the plan's order; the stamps of a part are forgotten once it is taken."""
     for part in cluster.parts(rows):
-        yield _timeline(plan, cluster.outcome, part)
+        yield _timeline(plan, cluster.outcome, part, window)
         for row in part:
             cluster.outcome.stamps[row] = b""
 
@@ -186,16 +215,11 @@ def _door(built: Built, block: int) -> Callable[[int, int], str | None]:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def _timeline(plan: Plan, outcome: Outcome, rows: range) -> Timeline:
-    """Some rows, in the plan's order. Those that were never released (an earlier turn failed) are dropped at the end."""
+def _timeline(plan: Plan, outcome: Outcome, rows: range, window: Window) -> Timeline:
+    """Some rows, in the plan's order, without those that never started because the time was up."""
     part = slice(rows.start, rows.stop)
-    never = [row for row in rows if outcome.ended[row] < 0]
-    if never:
-        last = max(outcome.ended)
-        for row in never:
-            outcome.ended[row] = outcome.intended[row] = last
-            outcome.reason[row] = "an earlier turn failed"
-    dropped = np.array([row in outcome.reason for row in rows], dtype=bool)
+    started = np.array(outcome.ended[part], dtype=np.int64) >= 0
+    dropped = np.array([row in outcome.reason for row in rows], dtype=bool) | ~started
     error = np.array([outcome.reason.get(row) for row in rows], dtype=object)
     stamps = outcome.stamps[part]
     counts = np.array([len(times) // 8 for times in stamps], dtype=np.int64)
@@ -205,7 +229,7 @@ def _timeline(plan: Plan, outcome: Outcome, rows: range) -> Timeline:
     first = np.full(len(rows), ABSENT)
     first[some] = chunk_ns[offset[:-1][some]]
     intended = _ns(outcome.intended[part])
-    return build(
+    whole = build(
         len(rows),
         request_id=plan.request_id[part],
         session_id=plan.session_id[part],
@@ -222,11 +246,19 @@ def _timeline(plan: Plan, outcome: Outcome, rows: range) -> Timeline:
         token_source="simulated",  # noqa: S106
         finish_reason=_either(dropped, None, "length"),
         scheduled_ns=_ns(outcome.scheduled[part]),
+        phase=_either(intended < window.warmup_s * SECOND, "warmup", "measure"),
         chunk_offset=offset,
         chunk_ns=chunk_ns,
         chunk_tokens=np.ones(len(chunk_ns), dtype=np.int32),
         chunk_channel=np.zeros(len(chunk_ns), dtype=np.int8),
     )
+    return whole if started.all() else whole.take(started)
+
+
+def _remarks(cluster: Cluster, window: Window) -> list[str]:
+    """What a reader must know of how it went."""
+    short = window.duration_s is not None and cluster.exhausted
+    return [RAN_OUT] if short else []
 
 
 def _either(mask: Array, yes: str | None, no: str | None) -> Array:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferometer.load.agenda import SLOT_NS, Agenda, Start
+from inferometer.agenda import SLOT_NS, Agenda, Start
 from inferometer.plan import build_plan
 
 
@@ -36,9 +36,9 @@ def test_open_loop_starts_are_due_at_their_times_whatever_is_in_flight():
     agenda = Agenda(open_plan([0, 10, 20]))
 
     assert agenda.due(9) == [Start(0, 0)]
-    assert agenda.next_ns() == 10
+    assert agenda.next_time() == 10
     assert agenda.due(25) == [Start(1, 10), Start(2, 20)]
-    assert agenda.next_ns() is None
+    assert agenda.next_time() is None
 
 
 def test_late_load_keeps_its_intended_time():
@@ -53,13 +53,23 @@ def test_a_closed_loop_starts_a_row_when_a_slot_is_free():
     agenda = Agenda(closed_plan(4, slots=2))
 
     assert agenda.due(0) == [Start(0, 0)]
-    assert agenda.next_ns() == SLOT_NS
+    assert agenda.next_time() == SLOT_NS
     assert agenda.due(SLOT_NS) == [Start(1, SLOT_NS)]
-    assert agenda.next_ns() is None
+    assert agenda.next_time() is None
     later = SLOT_NS + 70
     agenda.ended(1, later, ok=True)
-    assert agenda.next_ns() == later
+    assert agenda.next_time() == later
     assert agenda.due(later + 9) == [Start(2, later)]
+
+
+def test_a_slot_that_is_free_again_does_not_wait_for_one_that_opens_later():
+    """A request that ends within the 0.1 ms makes room before the second slot opens."""
+    agenda = Agenda(closed_plan(3, slots=2))
+    agenda.due(0)
+    agenda.ended(0, 70, ok=True)
+
+    assert agenda.next_time() == 70
+    assert agenda.due(SLOT_NS) == [Start(1, 70), Start(2, SLOT_NS)]
 
 
 def test_a_failed_request_gives_its_slot_back():
@@ -73,15 +83,15 @@ def test_a_failed_request_gives_its_slot_back():
 
 def test_nothing_starts_at_or_after_the_stop():
     """The stop is exclusive, for timed rows and for slots."""
-    agenda = Agenda(open_plan([0, 10]), stop_ns=10)
+    agenda = Agenda(open_plan([0, 10]), until=10)
 
     assert agenda.due(50) == [Start(0, 0)]
-    assert agenda.next_ns() is None
+    assert agenda.next_time() is None
 
-    slots = Agenda(closed_plan(3, slots=1), stop_ns=10)
+    slots = Agenda(closed_plan(3, slots=1), until=10)
     slots.due(0)
     slots.ended(0, 10, ok=True)
-    assert slots.next_ns() is None
+    assert slots.next_time() is None
     assert slots.due(99) == []
 
 
@@ -101,7 +111,7 @@ def test_a_turn_follows_the_last_of_its_parents_after_its_think_time():
     agenda.ended(0, 40, ok=True)
     agenda.ended(1, 30, ok=True)
 
-    assert agenda.next_ns() == 47
+    assert agenda.next_time() == 47
     assert agenda.due(47) == [Start(2, 47)]
 
 
@@ -116,7 +126,36 @@ def test_a_failed_turn_ends_its_session_and_says_so():
     assert [start.row for start, _ in dropped] == [1, 2]
     assert all("earlier turn failed" in why for _, why in dropped)
     assert agenda.take_dropped() == []
-    assert agenda.next_ns() is None
+    assert agenda.next_time() is None
+
+
+def test_a_long_session_is_dropped_as_a_whole():
+    """However many turns wait for the one that failed."""
+    agenda = Agenda(chain(think_ns=1, rows=5000))
+    agenda.due(5)
+    assert agenda.ended(0, 9, ok=False)
+
+    assert len(agenda.take_dropped()) == 4999
+
+
+def test_an_end_that_releases_nothing_says_so():
+    """In an open loop without sessions nobody need look at the agenda again."""
+    agenda = Agenda(open_plan([0, 10]))
+    agenda.due(0)
+
+    assert not agenda.ended(0, 5, ok=True)
+
+
+def test_times_may_be_finer_than_plans():
+    """With 1,000 units per ns, all times of the plan, slots and pauses included, are a thousandfold."""
+    agenda = Agenda(chain(think_ns=7), per_ns=1000)
+    assert agenda.due(5000) == [Start(0, 5000)]
+    agenda.ended(0, 6001, ok=True)
+    assert agenda.next_time() == 13_001
+
+    slots = Agenda(closed_plan(2, slots=2), per_ns=1000)
+    slots.due(0)
+    assert slots.next_time() == SLOT_NS * 1000
 
 
 def test_a_session_keeps_its_slot_until_its_last_turn_is_over():
@@ -171,7 +210,7 @@ def test_a_closed_loop_starts_every_row_once_and_never_more_than_its_slots(slots
     now = slots * SLOT_NS
     while True:
         for start in agenda.due(now):
-            assert start.intended_ns <= now
+            assert start.intended <= now
             started.append(start.row)
             flying.append((now + durations[start.row], start.row))
         assert len(flying) <= slots
