@@ -172,3 +172,67 @@ def test_a_deterministic_queue_has_the_waits_of_lindleys_recursion():
         expected.append(wait)
     found = np.array(outcome.scheduled) - np.array(outcome.intended)
     assert found.tolist() == expected
+
+
+def play_live(replica, rows, cancels):
+    """Play (arrival, prompt, output) rows to one replica; `cancels` are (time, row). The rows' stamps, by row."""
+    seqs = [Seq(row, at, prompt, output) for row, (at, prompt, output) in enumerate(rows)]
+    events = sorted(
+        [(at, 0, row) for row, (at, _, _) in enumerate(rows)]
+        + [(at, 1, row) for at, row in cancels]
+    )
+    here: set[int] = set()
+    for t_ps, kind, row in [*events, (None, 2, None)]:
+        while (end := replica.peek()) is not None and (t_ps is None or end < t_ps):
+            here -= {seq.row for seq in replica.advance()}
+            replica.launch(end)
+        if kind == 0:
+            here.add(row)
+            replica.arrive(seqs[row], t_ps)
+        elif kind == 1 and row in here:
+            here.remove(row)
+            replica.cancel(seqs[row], t_ps)
+        if replica.idle and t_ps is not None and replica.peek() is None:
+            replica.launch(t_ps)
+    assert not here
+    return [seq.stamps() for seq in seqs]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from(POLICIES),
+    st.lists(request, min_size=1, max_size=20),
+    st.lists(st.tuples(st.integers(0, 2_000_000), st.integers(0, 19)), max_size=15),
+    st.integers(21, 80),
+)
+def test_requests_that_are_cancelled_leave_nothing_behind(policy, rows, cancels, blocks):
+    """Waiting, prefilling, decoding or in flight: memory comes back, and stretching changes no stamp of anybody."""
+    cost = Affine(7_000, 1_000, 300, 11)
+    rows = sorted((at * 1_000, prompt, output) for at, prompt, output in rows)
+    cancels = [(max(at, rows[row][0]), row) for at, row in cancels if row < len(rows)]
+    played = []
+    for stretch in (True, False):
+        replica = Replica(policy, cost, BlockPool(blocks, BLOCK), stretch=stretch)
+        played.append(play_live(replica, rows, cancels))
+        replica.check()
+        assert (replica.pool.used, replica.outstanding, replica.peek()) == (0, 0, None)
+    assert played[0] == played[1]
+
+
+def test_who_emits_is_known_while_the_iteration_runs():
+    """A prefill that completes and everybody who decodes; not a chunk amid a prompt, nor who was cancelled."""
+    replica = Replica(Sarathi(chunk=4), Affine(10), BlockPool(50, BLOCK), stretch=False)
+    one, two = Seq(0, 0, 4, 3), Seq(1, 0, 6, 3)
+    assert replica.emitting() == []
+    replica.arrive(one, 0)
+    replica.arrive(two, 0)
+    replica.launch(0)
+    assert replica.emitting() == [one]
+    replica.advance()
+    replica.launch(10)
+    assert replica.emitting() == [one]  # two has 3 of 6 tokens beside one's decode
+    replica.advance()
+    replica.launch(20)
+    assert replica.emitting() == [one, two]
+    replica.cancel(two, 25)
+    assert replica.emitting() == [one]

@@ -340,6 +340,7 @@ class Replica:
         self.iterations = 0
         self.preemptions = 0
         self._refused: list[Seq] = []
+        self._leaving: list[Seq] = []  # cancelled while in flight
         self._stretch = stretch and stages == 1
         self._flights: deque[Flight] = deque()
         self._stage_free = [0] * stages
@@ -378,11 +379,26 @@ class Replica:
         self.waiting.append(seq)
         if len(self._flights) < self.stages:
             return True
+        return False if blocked else self._cut(t_ps)
+
+    def cancel(self, seq: Seq, t_ps: int) -> bool:
+        """Forget a request that is here and not finished; True where `peek` or a free slot must be looked at again.
+
+        One that is in flight leaves when its flight ends (a stretch is cut as by an arrival); any other leaves now.
+        """
+        if self._flying(seq):
+            self._leaving.append(seq)
+            return self._cut(t_ps)
+        self._forget(seq)
+        return True if len(self._flights) < self.stages else self._cut(t_ps)
+
+    def emitting(self) -> list[Seq]:
+        """Who gets a token when the flight that ends next has ended (one at each of its iterations, if it decodes)."""
+        if not self._flights:
+            return []
         flight = self._flights[0]
-        if blocked or len(flight.ends) == 1:
-            return False
-        del flight.ends[bisect_left(flight.ends, t_ps) + 1 :]
-        return True
+        whole = [chunk.seq for chunk in flight.prefill if _completes(chunk)]
+        return [seq for seq in (*(flight.cohort or ()), *whole) if seq not in self._leaving]
 
     def launch(self, now_ps: int, horizon_ps: int | None = None) -> None:
         """Start as many steps as there are free slots. `horizon_ps`: when an arrival is expected to cut a stretch."""
@@ -407,6 +423,8 @@ class Replica:
             over = self._decoded(flight.cohort, flight.ends)
         if flight.prefill:
             over += self._prefilled(flight.prefill, flight.ends[-1])
+        if self._leaving:
+            over = self._swept(over)
         self._until_check -= 1
         if not self._until_check:
             self._until_check = CHECK_EVERY
@@ -429,6 +447,48 @@ class Replica:
             raise AssertionError(f"{count} sequences are resident, {self.resident} are counted")
         for cohort in cohorts:
             cohort.check()
+
+    # --- somebody leaves ----------------------------------------------------------------------------------------------
+
+    def _cut(self, t_ps: int) -> bool:
+        """End a stretch at its first iteration that does not end before `t_ps`; whether there was one to cut."""
+        flight = self._flights[0]
+        if len(flight.ends) == 1:
+            return False
+        del flight.ends[bisect_left(flight.ends, t_ps) + 1 :]
+        return True
+
+    def _flying(self, seq: Seq) -> bool:
+        return any(
+            (seq.cohort is not None and flight.cohort is seq.cohort)
+            or any(chunk.seq is seq for chunk in flight.prefill)
+            for flight in self._flights
+        )
+
+    def _swept(self, over: list[Seq]) -> list[Seq]:
+        """`over` without those that were cancelled meanwhile; the rest of these leaves, unless it flies again."""
+        leaving, self._leaving = self._leaving, []
+        for seq in leaving:
+            if seq in over:
+                continue
+            if self._flying(seq):
+                self._leaving.append(seq)
+            else:
+                self._forget(seq)
+        return [seq for seq in over if seq not in leaving]
+
+    def _forget(self, seq: Seq) -> None:
+        """Take out a request that is not in flight."""
+        if seq.cohort is not None:
+            if self._block:
+                seq.blocks = seq.cohort.held(seq)
+            seq.cohort.leave(seq)
+            self._free(seq)
+        elif seq in self.prefilling:
+            self.prefilling.remove(seq)
+            self._free(seq)
+        else:
+            self.waiting.remove(seq)
 
     # --- a step begins ------------------------------------------------------------------------------------------------
 
@@ -569,3 +629,8 @@ class Replica:
         self.pool.give(seq.blocks)
         seq.blocks = 0
         self.resident -= 1
+
+
+def _completes(chunk: Chunk) -> bool:
+    """Whether a prompt's last token is in this chunk."""
+    return chunk.seq.done + chunk.tokens == chunk.seq.prompt
