@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from inferometer.cli import measure, wish
+from inferometer.cli import measure, target, wish
 from inferometer.cli.options import (
     ABOVE_0,
     AT_LEAST_1,
@@ -105,7 +105,7 @@ def command(**options: Any) -> int:
     search = _search(options)
     asked = _workload(options)
     folder = Path(options["out"])
-    found = _found(options)
+    found = target.found(options)
     header = Header(
         slo=slo.text,
         target=" ".join(found.target.described()["urls"]) + f" {found.target.model}",
@@ -189,22 +189,6 @@ def _world(found: Found, asked: WorkloadSpec, folder: Path, options: dict[str, A
         return world
     curve = read_curve(options["prefill"])
     return lambda ask: estimate_scheduled(world(ask), curve)
-
-
-def _found(options: dict[str, Any]) -> Found:
-    from inferometer.load.options import Trust
-    from inferometer.load.preflight import find
-
-    return find(
-        [*options["urls"], *options["base_urls"]],
-        model=options["model"],
-        dialect=options["dialect"],
-        api_key=wish.api_key(options["api_key"]),
-        headers=tuple(map(wish.header, options["headers"])),
-        trust=Trust(ca=options["ca"], insecure=options["insecure"]),
-        extra=dict(map(wish.field, options["fields"])),
-        probe=not options["no_preflight"],
-    )
 
 
 # --- what is seen of it -----------------------------------------------------------------------------------------------

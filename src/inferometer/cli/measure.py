@@ -33,7 +33,6 @@ from inferometer.cli.options import (
 if TYPE_CHECKING:
     from inferometer.emulator import Schedule
     from inferometer.load.options import Drive
-    from inferometer.load.preflight import Found
     from inferometer.run import Run
     from inferometer.workload import WorkloadSpec
 
@@ -114,13 +113,14 @@ def command(**options: Any) -> int:
 
 
 def _measured(urls: list[str], asked: WorkloadSpec, drive: Drive, options: dict[str, Any]) -> Run:
+    from inferometer.cli import target
     from inferometer.cli.panel import watching
     from inferometer.load.fleet import measure
     from inferometer.workload import make_plan
 
     plan = make_plan(asked)
     with _served(urls, quiet=options["quiet"]) as served:
-        found = _found(served, options)
+        found = target.found(options, served)
         folder = Path(options["out"] or _folder(found.target.model))
         with watching(not options["quiet"], drive.duration_s) as watch:
             return measure(
@@ -132,23 +132,6 @@ def _measured(urls: list[str], asked: WorkloadSpec, drive: Drive, options: dict[
                 watch=watch,
                 telemetry=not options["no_telemetry"],
             )
-
-
-def _found(urls: list[str], options: dict[str, Any]) -> Found:
-    from inferometer.cli import wish
-    from inferometer.load.options import Trust
-    from inferometer.load.preflight import find
-
-    return find(
-        urls,
-        model=options["model"],
-        dialect=options["dialect"],
-        api_key=wish.api_key(options["api_key"]),
-        headers=tuple(map(wish.header, options["headers"])),
-        trust=Trust(ca=options["ca"], insecure=options["insecure"]),
-        extra=dict(map(wish.field, options["fields"])),
-        probe=not options["no_preflight"],
-    )
 
 
 @contextmanager
