@@ -43,7 +43,7 @@ VERBS = {
     "capacity": Door("capacity", "The highest load that meets an SLO, with an interval."),
     "plan-run": Door("plan_run", "How long a run must be for a stated precision."),
     "simulate": Door("simulate", "Serve a plan in simulation: a run like any other."),
-    "emulate": Door("emulate", "Serve a declared schedule of tokens over HTTP."),
+    "emulate": Door("emulate", "Serve a schedule, or a simulated system, over HTTP."),
     "calibrate": Door("calibrate", "Measure the instrument's own error on this host."),
     "describe": Door("describe", "What a trace or a run asks for: lengths and arrivals."),
     "reproduce": Door("reproduce", "A table of the seed paper beside ours, from public data."),

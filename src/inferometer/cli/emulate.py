@@ -1,7 +1,8 @@
-"""`inferometer emulate`: a server that plays a declared schedule, until it is interrupted.
+"""`inferometer emulate`: a server that plays a declared schedule, or a simulated system, until it is interrupted.
 
 The first line on stdout is the base URL, so that a script can read it; the report follows at the end.
 A flag replaces its field of `--spec FILE` (a `Schedule` in YAML), which holds what no flag is made for.
+With `--system` the times come from the simulator; all else (lengths, the wire, faults) is the schedule's, as before.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from inferometer.cli import system
 from inferometer.cli.options import (
     ABOVE_0,
     AT_LEAST_1,
@@ -20,6 +22,7 @@ from inferometer.cli.options import (
     opt,
     rare,
     section,
+    typed,
     verb,
 )
 from inferometer.errors import EXIT_INVALID, EXIT_OK, UserError
@@ -48,10 +51,15 @@ OPTIONS = (
         rare("--early-stop P", "Share of replies that end early.", ABOVE_0),
         opt("--fault NAME=P", "Share of requests that meet a fault.", to="faults", multiple=True),
         opt("--like ENGINE", "Stream as vllm, llama-server or transformers do."),
-        opt("--model NAME", "A name that is served.  [any]", to="models", multiple=True),
+        opt("--model NAME", "A name that is served.  [any]; of --system: what it serves.", to="models", multiple=True),
         rare("--api-key KEY", "env:NAME, file:PATH, or the key itself."),
         rare("--seed N", "Other jitter and faults.  [0]", NOT_NEGATIVE),
         rare("--spec FILE", "A whole schedule in YAML."),
+    ),
+    *section(
+        "System, in place of Time and --slots",
+        opt("--system NAME", system.NAMES),
+        *system.DETAILS,
     ),
     *section(
         "Server",
@@ -69,9 +77,10 @@ OPTIONS = (
 
 @verb(*OPTIONS)
 def command(**options: Any) -> int:
-    """Serve a declared schedule of tokens over HTTP, until interrupted.
+    """Serve a declared schedule of tokens, or a simulated system, over HTTP.
 
-    Speaks the protocols that measure speaks; ignores what it is asked.
+    Until interrupted. Speaks the protocols that measure speaks; what it says
+    is words without meaning.
     """
     from inferometer.emulator import Orders, emulate
 
@@ -79,11 +88,47 @@ def command(**options: Any) -> int:
         raise UserError("--tls-cert and --tls-key go together")
     orders = Orders(
         schedule=schedule(options),
+        system=_system(options),
         **{name: options[name] for name in ("host", "port", "log", "certificate", "key", "cpus")},
     )
-    report = emulate(orders, lambda server: click.echo(server.url))
+    report = emulate(
+        orders,
+        lambda server: click.echo(server.url),
+        warn=lambda what: click.echo(f"inferometer: {what}", err=True),
+    )
     _tell(report, as_json=options["as_json"])
     return EXIT_OK if report.kept_up else EXIT_INVALID
+
+
+def _system(options: dict[str, Any]) -> dict[str, Any] | None:
+    """The deployment that is to be played, in plain data; None: the schedule is. UserError where they are mixed."""
+    played = options["system"] is not None
+    if mixed := typed(_TIMES if played else system.DETAIL_NAMES):
+        what = "a system has times of its own" if played else "is for a system, and none is named"
+        raise UserError(what, where=", ".join(mixed), remedy="write --system NAME, or leave it out")
+    if not played:
+        return None
+    if len(options["models"]) != 1:
+        raise UserError(
+            "a system serves one model", where="--model", remedy="write --model llama-3-8b"
+        )
+    model = options["models"][0]
+    plain: dict[str, Any] = msgspec.to_builtins(system.deployment(options | {"model": model}))
+    return plain
+
+
+_TIMES = (
+    "ttft_s",
+    "ttft_sigma",
+    "ttft_per_prompt_token_s",
+    "gap_s",
+    "gap_sigma",
+    "stall_s",
+    "stall_probability",
+    "stall_every",
+    "tokens_per_step",
+    "slots",
+)
 
 
 def schedule(options: dict[str, Any]) -> Schedule:

@@ -27,8 +27,10 @@ from inferometer.cli.options import (
     opt,
     rare,
     section,
+    typed,
     verb,
 )
+from inferometer.errors import UserError
 
 if TYPE_CHECKING:
     from inferometer.emulator import Schedule
@@ -97,6 +99,7 @@ def command(**options: Any) -> int:
 
     URL: a server's base (http://host:8000) or a whole endpoint; several are
     used in turn. Without one, an emulated server is started and measured.
+    A simulated system may stand there too: sim:sarathi-serve?model=llama-3-8b
     """
     from inferometer import slo as slos
     from inferometer.cli import card, wish
@@ -113,11 +116,15 @@ def command(**options: Any) -> int:
 
 
 def _measured(urls: list[str], asked: WorkloadSpec, drive: Drive, options: dict[str, Any]) -> Run:
-    from inferometer.cli import target
+    from inferometer.cli import simulate, target
     from inferometer.cli.panel import watching
     from inferometer.load.fleet import measure
+    from inferometer.sim.target import is_simulated
     from inferometer.workload import make_plan
 
+    if any(map(is_simulated, urls)):
+        _refuse_drivers()
+        return simulate.simulated(asked, target.simulated(options, urls), options)
     plan = make_plan(asked)
     with _served(urls, quiet=options["quiet"]) as served:
         found = target.found(options, served)
@@ -132,6 +139,18 @@ def _measured(urls: list[str], asked: WorkloadSpec, drive: Drive, options: dict[
                 watch=watch,
                 telemetry=not options["no_telemetry"],
             )
+
+
+def _refuse_drivers() -> None:
+    """A UserError where an option was given that is for whoever drives sockets; nobody does in a simulation."""
+    patience = [
+        option.name or "" for option in OPTIONS if getattr(option, "section", "") == "Patience"
+    ]
+    if given := typed([*_OF_DRIVERS, *patience]):
+        raise UserError("a simulated system has no sockets to drive", where=", ".join(given))
+
+
+_OF_DRIVERS = ("workers", "no_preflight", "no_telemetry", "save_text", "stamps")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from inferometer import spec
 from inferometer.errors import UserError
@@ -87,6 +88,17 @@ def verb(*params: click.Parameter) -> Callable[[Callable[..., int]], Verb]:
         return Verb(run.__name__, callback=run, params=[*params, *more], help=run.__doc__)
 
     return made
+
+
+def typed(names: Iterable[str]) -> list[str]:
+    """The flags, among the options of these names, that stand on the command line which is being obeyed."""
+    context, wanted = click.get_current_context(), frozenset(names)
+    return [
+        param.opts[-1]
+        for param in context.command.params
+        if param.name in wanted
+        and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def help_all() -> Option:

@@ -15,9 +15,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from inferometer.emulator.player import Player, SchedulePlayer
 from inferometer.emulator.schedule import Schedule
 from inferometer.emulator.server import Emulator, Tls
 from inferometer.emulator.writes import Report
@@ -37,6 +39,9 @@ class Orders(Spec, frozen=True):
     certificate: str | None = None
     key: str | None = None
     cpus: tuple[int, ...] = ()  # the only ones it may run on; none: all
+    system: dict[str, Any] | None = (
+        None  # a `sim.Deployment`, to be played instead of the schedule's times
+    )
 
     @property
     def tls(self) -> Tls | None:
@@ -45,11 +50,15 @@ class Orders(Spec, frozen=True):
 
 
 def emulate(
-    orders: Orders, announce: Callable[[Emulator], None], *, parent_fd: int | None = None
+    orders: Orders,
+    announce: Callable[[Emulator], None],
+    *,
+    parent_fd: int | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Serve until SIGINT or SIGTERM, or until `parent_fd` ends; save the log; return the report.
 
-    `announce` is called once the server listens. Belongs to the main thread of a process that does nothing else: it
+    `announce` is called once the server listens, `warn` when it cannot keep up. Belongs to the main thread of a process that does nothing else: it
     takes the signals, and turns the garbage collector off (the server makes no cycles; a pause would make tokens late).
     """
     if orders.log is not None:
@@ -59,7 +68,13 @@ def emulate(
     if orders.cpus:
         os.sched_setaffinity(0, orders.cpus)
     server = Emulator(
-        orders.schedule, orders.host, orders.port, log=orders.log is not None, tls=orders.tls
+        orders.schedule,
+        orders.host,
+        orders.port,
+        log=orders.log is not None,
+        player=_player(orders),
+        tls=orders.tls,
+        warn=warn,
     )
     if parent_fd is not None:
         server.watch(parent_fd, lambda _: server.stop())
@@ -78,10 +93,22 @@ def emulate(
     return server.report()
 
 
+def _player(orders: Orders) -> Player:
+    """What plays; the simulator is only imported where there is a system."""
+    if orders.system is None:
+        return SchedulePlayer(orders.schedule)
+    from inferometer.emulator.system import SystemPlayer
+    from inferometer.sim import Deployment
+    from inferometer.sim.live import live
+
+    return SystemPlayer(orders.schedule, live(msgspec.convert(orders.system, Deployment)))
+
+
 @contextmanager
 def serve_child(
     schedule: Schedule,
     *,
+    system: dict[str, Any] | None = None,
     log: str | Path | None = None,
     tls: Tls | None = None,
     cpus: tuple[int, ...] = (),
@@ -92,6 +119,7 @@ def serve_child(
     pair = tls or Tls("", "")
     orders = Orders(
         schedule=schedule,
+        system=system,
         host=host,
         port=port,
         log=None if log is None else str(log),

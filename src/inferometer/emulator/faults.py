@@ -27,9 +27,9 @@ from inferometer.emulator.replies import (
     chunk,
     encode,
     ended,
+    failure,
     head,
     last_chunk,
-    line_of,
     phrase,
     response,
 )
@@ -125,9 +125,8 @@ def instead(fault: str | None, schedule: Schedule) -> Answer | None:
 
 def _error_event(schedule: Schedule, dialect: Dialect) -> Cut:
     wire = schedule.wire
-    lines = line_of(dialect, dialect.error, wire.line_end) + ended(dialect.done, wire.line_end)
     keep = Then.KEEP if wire.framing == "chunked" else Then.CLOSE
-    return Cut(chunk(lines, wire) + last_chunk(wire), keep)
+    return Cut(failure(dialect, wire), keep)
 
 
 def _truncate(schedule: Schedule, _: Dialect) -> Cut:

@@ -1,7 +1,7 @@
 """Who decides when which request gets its next tokens: the seam between the HTTP server and what it emulates.
 
 A `Player` is told of arrivals and departures and says what is due. It knows neither bytes nor sockets, and no clock but
-the times that it is handed. `SchedulePlayer` plays a declared schedule; a simulator is another player.
+the times that it is handed. `SchedulePlayer` plays a declared schedule, `system.SystemPlayer` a simulated system.
 The times that a player yields are *due* times: absolute, and never corrected by how late a write was, so that a late
 write does not push the ones after it.
 """
@@ -18,9 +18,15 @@ from inferometer.emulator.schedule import Asked, Schedule, steps
 Due = tuple[int, int, int, bool]
 """(due_ns, key, tokens, last): `tokens` more for request `key`; `last` ends it. A plain tuple: one is made per token."""
 
+FAILED = 0  # the tokens of a request that ends because it cannot be served
+
 
 class Player(Protocol):
     """What the server asks of whoever decides. `key` numbers the requests; every time is absolute, of one clock."""
+
+    def refuses(self, asked: Asked) -> str | None:
+        """Why a request is turned away (HTTP 400) instead of arriving; None: it is not."""
+        ...
 
     def arrive(self, key: int, asked: Asked, now_ns: int) -> None:
         """A request came in."""
@@ -53,9 +59,16 @@ class Player(Protocol):
         """The share of the KV cache that is in use, 0 to 1."""
         ...
 
+    @property
+    def preemptions(self) -> int:
+        """How often a running request was put back to wait, so far."""
+        ...
+
 
 class SchedulePlayer:
     """Plays a `Schedule`: `slots` requests at a time, the others wait in order of arrival (FIFO)."""
+
+    preemptions = 0
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
@@ -79,6 +92,10 @@ class SchedulePlayer:
         """The running requests' contexts over `kv_tokens`; 0 where no capacity is declared."""
         capacity = self._schedule.kv_tokens
         return min(1.0, sum(self._running.values()) / capacity) if capacity else 0.0
+
+    def refuses(self, _asked: Asked) -> str | None:
+        """A schedule serves whatever is asked."""
+        return None
 
     def arrive(self, key: int, asked: Asked, now_ns: int) -> None:
         """Start the request now, or queue it."""

@@ -74,7 +74,7 @@ class Reply(Protocol):
         ...
 
     def say(self, tokens: int, last: bool) -> bytes:
-        """The bytes for `tokens` more tokens; sets `then` where they end the reply."""
+        """The bytes for `tokens` more tokens (0: for the news that there will be none); sets `then` where they end it."""
         ...
 
 
@@ -160,6 +160,8 @@ class Stream:
         self.written = said + tokens
         if tokens == 1 and said >= self._plain and not last:
             return self._before + _WORD[said & 63] + self._after
+        if not tokens:
+            return self._failed()
         return (
             self._begin() + self._spell(said, said + tokens, last) + (self._end() if last else b"")
         )
@@ -167,6 +169,11 @@ class Stream:
     def broken_off(self) -> bytes:
         """What must have been written before a stream breaks off: its headers."""
         return self._head()
+
+    def _failed(self) -> bytes:
+        """An error in the place of the rest, as a server says it whose headers are already out."""
+        self.then = Then.KEEP if self._keep else Then.CLOSE
+        return self._head() + failure(self._dialect, self._facts.wire)
 
     def _spell(self, said: int, end: int, last: bool) -> bytes:
         f, parts = self._facts, []
@@ -217,6 +224,12 @@ class Stream:
         return chunk(line_of(self._dialect, event, self._facts.wire.line_end), self._facts.wire)
 
 
+def failure(dialect: Dialect, wire: Wire) -> bytes:
+    """What ends a stream with an error: an event that says so, the end mark, the last chunk."""
+    lines = line_of(dialect, dialect.error, wire.line_end) + ended(dialect.done, wire.line_end)
+    return chunk(lines, wire) + last_chunk(wire)
+
+
 def last_chunk(wire: Wire) -> bytes:
     """What ends a body that was chunked."""
     return b"0\r\n\r\n" if wire.framing == "chunked" else b""
@@ -238,6 +251,9 @@ class Whole:
     def say(self, tokens: int, last: bool) -> bytes:
         """Nothing, or the whole response."""
         self._said += tokens
+        if not tokens:
+            self.then = Then.KEEP if self._keep else Then.CLOSE
+            return response(500, encode(self._dialect.error[1]), keep_alive=self._keep)
         return self._all() if last else b""
 
     def broken_off(self) -> bytes:

@@ -170,8 +170,8 @@ def fault_of(schedule: Schedule, request_id: str) -> str | None:
 
 def steps(schedule: Schedule, asked: Asked) -> Iterator[tuple[int, int]]:
     """The steps of one request: (ns since it got its slot, tokens), in order of time; never empty."""
-    rng = Random(f"{schedule.seed}:{asked.request_id}")  # noqa: S311  not for secrets
-    left = _output_tokens(schedule, asked, rng)
+    rng = _rng(schedule, asked)
+    left = _drawn_length(schedule, asked, rng)
     at_s = (schedule.ttft_s + schedule.ttft_per_prompt_token_s * asked.prompt_tokens) * _factor(
         schedule.ttft_sigma, rng
     )
@@ -196,8 +196,22 @@ def _gap_s(schedule: Schedule, step: int, rng: Random) -> float:
     return gap_s + schedule.stall_s if stalls else gap_s
 
 
-def _output_tokens(schedule: Schedule, asked: Asked, rng: Random) -> int:
-    full = asked.max_tokens or schedule.default_output_tokens
+def asked_length(schedule: Schedule, asked: Asked) -> int:
+    """The tokens that a request may get: what it asks for, or the default."""
+    return asked.max_tokens or schedule.default_output_tokens
+
+
+def output_length(schedule: Schedule, asked: Asked) -> int:
+    """The tokens that it will get, the same for the same (seed, id)."""
+    return _drawn_length(schedule, asked, _rng(schedule, asked))
+
+
+def _rng(schedule: Schedule, asked: Asked) -> Random:
+    return Random(f"{schedule.seed}:{asked.request_id}")  # noqa: S311  not for secrets
+
+
+def _drawn_length(schedule: Schedule, asked: Asked, rng: Random) -> int:
+    full = asked_length(schedule, asked)
     if schedule.output_tokens and full < FOREVER:
         full = min(schedule.output_tokens, full)
     may_stop = schedule.early_stop and not asked.ignore_eos

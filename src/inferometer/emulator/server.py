@@ -39,6 +39,7 @@ from inferometer.errors import UserError
 now_ns = time.monotonic_ns
 
 BACKLOG = 4096
+LAG_NS = SECOND // 20  # still being so far behind after a slice of work is worth a remark
 SLICE = 128  # tokens played, or connections accepted, before the sockets get their turn
 READY = 64  # ready sockets served before the clock is looked at
 VERSION = "0.32.0+emulated"
@@ -74,8 +75,11 @@ class Emulator:
         log: bool = True,
         player: Player | None = None,
         tls: Tls | None = None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`warn` is told when the server falls behind what it plays, and whenever that has doubled."""
         self.schedule = schedule
+        self._warn, self._remarkable_ns = warn, LAG_NS
         self._player: Player = player or SchedulePlayer(schedule)
         self._ledger = Ledger(rows=log)
         self._exchanges: dict[int, Exchange] = {}
@@ -134,6 +138,8 @@ class Emulator:
     def _turn(self, until_ns: int | None) -> None:
         self._play()
         due_ns = self._player.next_due_ns()
+        if due_ns is not None:
+            self._watch_lag(due_ns)
         if due_ns is None or (until_ns is not None and until_ns < due_ns):
             due_ns = until_ns
         for call, mask in self._loop.ready(due_ns, READY):
@@ -159,6 +165,13 @@ class Emulator:
                     note(key, fresh, due_ns, wrote_ns, whole)
             if reply.then is not None:
                 self._end(exchange, reply.then)
+
+    def _watch_lag(self, due_ns: int) -> None:
+        """Say so where what is next, after all that was done in this turn, was due long ago."""
+        lag_ns = now_ns() - due_ns
+        if lag_ns > self._remarkable_ns:
+            self._remarkable_ns = 2 * lag_ns
+            self._warn(f"cannot keep up: {lag_ns / SECOND:.3g} s behind; its clients see that, too")
 
     def _end(self, exchange: Exchange, then: Then) -> None:
         self._forget(exchange)
@@ -269,6 +282,8 @@ class Emulator:
             return answer
         if fault == ENDLESS:
             asked = asked._replace(max_tokens=FOREVER)
+        if why := self._player.refuses(asked):
+            raise _Refused(400, why)
         keep_alive = request.keep_alive and self.schedule.wire.keep_alive
         reply = with_fault(self._reply(dialect, asked, keep_alive), fault, self.schedule, dialect)
         key = self._ledger.arrived(request_id, asked.prompt_tokens)
@@ -344,19 +359,25 @@ class Emulator:
         name = encode((self.schedule.models or (Asked().model,))[0]).decode()
         report = ledger.report(cpu_s=0.0, wall_s=0.0)
         model = f"{{model_name={name}}}"
+        due_ns = player.next_due_ns()
+        lag_ns = 0 if due_ns is None else max(0, now_ns() - due_ns)
         lines = [
             _metric("vllm:num_requests_running", "gauge", player.running, model),
             _metric("vllm:num_requests_waiting", "gauge", player.waiting, model),
             _metric("vllm:kv_cache_usage_perc", "gauge", player.kv_usage, model),
+            _metric("vllm:num_preemptions_total", "counter", player.preemptions, model),
             _metric("vllm:prompt_tokens_total", "counter", ledger.prompt_tokens_total, model),
             _metric("vllm:generation_tokens_total", "counter", ledger.tokens_total, model),
             _metric("process_cpu_seconds_total", "counter", time.process_time()),
             _metric("emulator:writes_total", "counter", report.writes),
             _metric("emulator:writes_held_back_total", "counter", report.held_back),
+            _metric("emulator:lag_seconds", "gauge", lag_ns / SECOND),
         ]
-        if report.lateness_p99_ns is not None:
-            p99_s = report.lateness_p99_ns / SECOND
+        if report.lateness_p99_ns is not None and report.lateness_max_ns is not None:
+            p99_s, max_s = report.lateness_p99_ns / SECOND, report.lateness_max_ns / SECOND
             lines.append(_metric("emulator:lateness_p99_seconds", "gauge", p99_s))
+            lines.append(_metric("emulator:lateness_max_seconds", "gauge", max_s))
+            lines.append(_metric("emulator:late_share", "gauge", report.late_share or 0.0))
         return "".join(lines).encode()
 
 

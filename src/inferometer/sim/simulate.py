@@ -7,7 +7,7 @@ Times are exact: every token has its own chunk, stamped when its iteration ended
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +21,13 @@ from inferometer.errors import UserError
 from inferometer.plan import Plan
 from inferometer.run import Manifest, Run, create, write_manifest, write_parts, write_plan
 from inferometer.sim import memory
-from inferometer.sim.cluster import Cluster, Outcome
+from inferometer.sim.cluster import Cluster, Door, Outcome
 from inferometer.sim.cost import HOST_S, Cost, Roofline, VidurTables
 from inferometer.sim.devices import Device, device
 from inferometer.sim.engine import Policy, Replica
 from inferometer.sim.kernel import PS_PER_NS, to_ps
 from inferometer.sim.models import Model, model
-from inferometer.sim.routers import router
+from inferometer.sim.routers import Router, router
 from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, system
 from inferometer.spec import Spec
 from inferometer.timeline import ABSENT, Array, Ints, Timeline, build, offsets
@@ -123,14 +123,27 @@ def assemble(
     stretch: bool = True,
 ) -> tuple[Cluster, list[Replica]]:
     """What plays `plan`, ready to: the cluster, and the replicas in it."""
+    served = serving(deployment, built, stretch=stretch)
+    until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
+    return Cluster(*served, plan, until_ps=until_ps), served.replicas
+
+
+class Served(NamedTuple):
+    """What a deployment puts behind its door; whoever plays it asks the door first."""
+
+    replicas: list[Replica]
+    route: Router
+    door: Door
+
+
+def serving(deployment: Deployment, built: Built, *, stretch: bool) -> Served:
+    """The replicas of a deployment, their router and their door."""
     replicas = [_replica(built, deployment, stretch=stretch) for _ in range(deployment.replicas)]
-    door = _door(built, deployment.limits.block_size)
     name = deployment.router
     if deployment.compat == "vidur" and name == "least-outstanding":
         name = "least-queued"
     route = router(name, deployment.seed)
-    until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
-    return Cluster(replicas, route, door, plan, until_ps=until_ps), replicas
+    return Served(replicas, route, _door(built, deployment.limits.block_size))
 
 
 def _parts(plan: Plan, cluster: Cluster, rows: int, window: Window) -> Iterator[Timeline]:
@@ -193,7 +206,7 @@ def _longest(plan: Plan) -> int:
     return int((plan.prompt_tokens.astype(np.int64) + plan.output_tokens).max()) if len(plan) else 1
 
 
-def _door(built: Built, block: int) -> Callable[[int, int], str | None]:
+def _door(built: Built, block: int) -> Door:
     """Who is turned away: what a server's own validation refuses, and what no amount of waiting could serve."""
     max_len, most = built.situation.max_len, built.blocks
     reserved = -(-max_len // block)

@@ -1,0 +1,53 @@
+"""What is to serve, as options: the simulated system that `simulate` plays at once and `emulate` in real time.
+
+Knows the names of `sim.Deployment` and of its `Limits`, and nothing of how either is played.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from inferometer.cli.options import ABOVE_0, AT_LEAST_1, DURATION_OR_0, opt, rare
+from inferometer.errors import UserError
+
+if TYPE_CHECKING:
+    from inferometer.sim import Deployment
+
+NAMES = "static, orca, vllm (2023), sarathi-serve, vllm-v1."
+
+# fmt: off
+DETAILS = (
+    opt("--device D", "a100, h100, h200, b200, l4, ...  [a100]", default="a100"),
+    opt("--tp N", "Tensor parallelism.  [1]", AT_LEAST_1, default=1),
+    opt("--pp N", "Pipeline parallelism.  [1]", AT_LEAST_1, default=1),
+    opt("--replicas N", "Copies of all that.  [1]", AT_LEAST_1, default=1),
+    rare("--router NAME", "round-robin, random, least-outstanding, least-queued, power-of-two.  [round-robin]", default="round-robin"),
+    opt("--cost MODEL", "roofline, or vidur:TABLES.npz.  [roofline]", default="roofline"),
+    rare("--compat WHOM", "vidur: its memory, limits and quirks.", click.Choice(["vidur"])),
+    rare("--num-blocks N", "KV blocks per replica.  [by memory]", AT_LEAST_1),
+    rare("--block-size N", "Tokens per KV block.  [16]", AT_LEAST_1, default=16),
+    rare("--max-batch N", "Sequences per replica.  [the system's]", AT_LEAST_1),
+    rare("--max-batched-tokens N", "Tokens per iteration.  [the system's]", AT_LEAST_1),
+    rare("--chunk N", "Sarathi-Serve's token budget.  [512]", AT_LEAST_1),
+    rare("--max-len N", "Tokens of the longest request.  [by trace and model]", AT_LEAST_1),
+    rare("--host-time TIME", "The host's share of an iteration.  [1ms]", DURATION_OR_0, to="host_s", default="1ms"),
+    rare("--utilization X", "Share of memory that may be used.  [0.9]", ABOVE_0, default=0.9),
+)
+# fmt: on
+DETAIL_NAMES = tuple(option.name or "" for option in DETAILS)
+
+
+def deployment(options: dict[str, Any]) -> Deployment:
+    """The deployment of a command line that has `--system`, `--model`, `--seed` and `DETAILS`."""
+    from inferometer.sim import Deployment, Limits
+
+    if options["utilization"] > 1:
+        raise UserError("no more than 1 can be used", where="--utilization")
+    given = options | {"seed": options["seed"] or 0}
+    limits, own = (
+        {name: given[name] for name in spec.__struct_fields__ if name in given}
+        for spec in (Limits, Deployment)
+    )
+    return Deployment(**own, limits=Limits(**limits))
