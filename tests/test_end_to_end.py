@@ -209,6 +209,40 @@ def test_an_interrupted_run_is_kept_and_scored(tmp_path: Path) -> None:
     assert run.timeline.ok.any()
 
 
+def test_a_simulated_system_behind_http_is_measured_as_it_was_simulated(tmp_path: Path) -> None:
+    """`measure` against `emulate --system` agrees with `simulate` on the same plan, request by request and on the whole."""
+    system = ("--system", "sarathi-serve", "--model", "llama-3-8b", "--device", "a100")
+    lengths = ("--prompt-tokens", "uniform:low=50,high=900", "--output-tokens", 12)
+    load = ("--rate", 12, "--requests", 24, *lengths, "--seed", 1, "--quiet", "-o")
+    command = [sys.executable, "-m", "inferometer", "emulate", *system, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip()
+            result = typed("measure", url, *load, tmp_path / "measured")
+        finally:
+            server.send_signal(signal.SIGINT)
+        report = json.loads(server.stdout.read())
+    assert result.stdout.strip() == str(tmp_path / "measured"), result.output
+    assert typed("simulate", *system, *load, tmp_path / "simulated").exit_code == EXIT_OK
+    measured, simulated = (
+        inferometer.read_run(tmp_path / name) for name in ("measured", "simulated")
+    )
+    assert report["requests"] == 24 + 1  # and the preflight's
+    assert {"vllm:num_requests_running", "vllm:num_preemptions_total"} <= set(
+        measured.telemetry["name"]
+    )
+    ours, theirs = measured.timeline, simulated.timeline
+    for column in ("request_id", "intended_ns", "prompt_tokens", "output_tokens", "status"):
+        assert getattr(ours, column).tolist() == getattr(theirs, column).tolist()
+    tokens, truth = (np.repeat(t.chunk_ns, t.chunk_tokens).reshape(24, 12) for t in (ours, theirs))
+    late = tokens - truth
+    assert 0 <= np.median(late) < 20 * MILLISECOND
+    assert np.median(late[:, 0]) < 20 * MILLISECOND
+    gaps = np.diff(tokens, axis=1) - np.diff(truth, axis=1)
+    assert abs(np.median(gaps)) < 3 * MILLISECOND
+
+
 def _true_ns(measured: Measured) -> np.ndarray:
     """When the server wrote each token of the timeline, in the timeline's order (one token per write)."""
     log = measured.log

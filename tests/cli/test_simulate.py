@@ -7,15 +7,15 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from inferometer.cli.simulate import command
+from inferometer.cli import measure, simulate
 from inferometer.errors import UserError
 from inferometer.run import load_run
 
 TRACE = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,100,5\n0.2,50,7\n0.2,30,1\n"
 
 
-def invoke(*words):
-    result = CliRunner().invoke(command, list(map(str, words)), standalone_mode=False)
+def invoke(*words, verb=simulate.command):
+    result = CliRunner().invoke(verb, list(map(str, words)), standalone_mode=False)
     if result.exception is not None:
         raise result.exception
     return result
@@ -46,6 +46,32 @@ def test_the_same_seed_is_the_same_run(tmp_path):
         )  # fmt: skip
     first, second = (load_run(tmp_path / name).timeline for name in ("a", "b"))
     assert first.chunk_ns.tolist() == second.chunk_ns.tolist()
+
+
+@pytest.mark.parametrize("load", [("--rate", 20), ("--concurrency", 4)])
+def test_measuring_a_simulated_target_is_simulating(load, tmp_path):
+    """The same load, to `simulate` and to `measure sim:...`: the same run, duration and warm-up included."""
+    words = [
+        *load,
+        "--duration",
+        "3s",
+        "--warmup",
+        "1s",
+        "--prompt-tokens",
+        100,
+        "--seed",
+        2,
+        "--quiet",
+        "-o",
+    ]
+    invoke("--system", "vllm", "--model", "llama-3-8b", *words, tmp_path / "a")
+    target = "sim:vllm?model=llama-3-8b&seed=2"
+    invoke(target, *words, tmp_path / "b", verb=measure.command)
+    first, second = (load_run(tmp_path / name) for name in ("a", "b"))
+    assert first.manifest == second.manifest
+    assert first.timeline.chunk_ns.tolist() == second.timeline.chunk_ns.tolist()
+    assert set(first.timeline.phase) == {"warmup", "measure"}
+    assert first.timeline.intended_ns.max() < 4_000_000_000
 
 
 @pytest.mark.parametrize(

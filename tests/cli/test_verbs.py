@@ -90,6 +90,16 @@ def test_help_tells_the_exit_codes() -> None:
         (("describe", "/no/such/trace.csv"), "/no/such/trace.csv"),
         (("emulate", "--fault", "reset-mid"), "--fault"),
         (("emulate", "--like", "abacus"), "--like"),
+        (("emulate", "--system", "vllm"), "--model: a system serves one model"),
+        (
+            ("emulate", "--system", "vllm", "--gap", "1ms", "--slots", "2"),
+            "--gap, --slots: a system",
+        ),
+        (("emulate", "--tp", "2"), "--tp: is for a system"),
+        (("emulate", "--system", "nope", "--model", "llama-3-8b"), "no such system"),
+        (("measure", "sim:vllm?model=llama-3-8b", "--workers", "2"), "--workers: a simulated"),
+        (("measure", "sim:vllm?model=llama-3-8b", "--timeout-total", "3s"), "--timeout-total"),
+        (("measure", "sim:nope?model=llama-3-8b"), "no such system"),
     ],
 )
 def test_a_mistake_ends_in_one_line(args: tuple[str, ...], said: str) -> None:

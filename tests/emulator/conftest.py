@@ -152,8 +152,8 @@ def serve() -> Iterator[Callable[..., Served]]:
     """`serve(**schedule)`: a quick emulator on a thread, stopped after the test."""
     running: list[Served] = []
 
-    def start(*, tls: Any = None, log: bool = True, **schedule: Any) -> Served:
-        running.append(Served(Schedule(**(QUICK | schedule)), tls=tls, log=log))
+    def start(*, tls: Any = None, log: bool = True, player: Any = None, **schedule: Any) -> Served:
+        running.append(Served(Schedule(**(QUICK | schedule)), tls=tls, log=log, player=player))
         return running[-1]
 
     yield start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import httptools
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,9 @@ from inferometer.emulator.dialects import DIALECTS, Facts, count_words
 from inferometer.emulator.faults import AT_END, MID_STREAM, with_fault
 from inferometer.emulator.replies import Dribble, Stream, Then, Whole, text_of
 from inferometer.emulator.schedule import FAULTS, LIKE, Asked, Schedule, Wire
+from inferometer.plan import build_plan
+from inferometer.workload import tokenizer
+from inferometer.workload.prompts import Prompts
 
 CHAT = DIALECTS["/v1/chat/completions"]
 STREAMED = [path for path in DIALECTS if path != "/api/chat"]
@@ -241,3 +245,26 @@ def test_prompts_are_counted_in_words_or_ids():
     assert count_words([5, 6, 7]) == 3
     assert count_words(["a b", "c"]) == 3
     assert count_words(None) == count_words("") == 0
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=5),
+    shared=st.integers(0, 3),
+    seed=st.integers(0, 99),
+)
+def test_the_prompts_of_a_plan_are_counted_exactly(lengths, shared, seed):
+    """Whatever their lengths and what they share, the emulator's count is the plan's."""
+    blocks = [min(shared, (length - 1) // 16) for length in lengths]
+    plan = build_plan(
+        len(lengths),
+        prompt_tokens=lengths,
+        output_tokens=1,
+        intended_ns=0,
+        block_offset=np.concatenate([[0], np.cumsum(blocks)]),
+        block_id=[block for count in blocks for block in range(count)],
+        block_tokens=16,
+        seed=seed,
+    )
+    texts = Prompts(plan, tokenizer.load()).texts(range(len(plan)))
+    assert [count_words([{"role": "user", "content": text}]) for text in texts] == lengths

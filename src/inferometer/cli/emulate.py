@@ -40,7 +40,7 @@ OPTIONS = (
         opt("--gap TIME", "Between two steps.  [20ms]", DURATION_OR_0, to="gap_s"),
         rare("--gap-sigma X", "Jitter of it: sigma of a lognormal factor.", ABOVE_0),
         opt("--stall TIME", "How long a stall lasts.", DURATION_OR_0, to="stall_s"),
-        opt("--stall-probability P", "Of a stall, per step.", ABOVE_0),
+        rare("--stall-probability P", "Of a stall, per step.", ABOVE_0),
         rare("--stall-every N", "A stall every N steps.", AT_LEAST_1),
         opt("--tokens-per-step K", "Bursts of K tokens.  [1]", AT_LEAST_1),
     ),
@@ -51,7 +51,7 @@ OPTIONS = (
         rare("--early-stop P", "Share of replies that end early.", ABOVE_0),
         opt("--fault NAME=P", "Share of requests that meet a fault.", to="faults", multiple=True),
         opt("--like ENGINE", "Stream as vllm, llama-server or transformers do."),
-        opt("--model NAME", "A name that is served.  [any]; of --system: what it serves.", to="models", multiple=True),
+        opt("--model NAME", "A name that is served; for --system, its model.  [any]", to="models", multiple=True),
         rare("--api-key KEY", "env:NAME, file:PATH, or the key itself."),
         rare("--seed N", "Other jitter and faults.  [0]", NOT_NEGATIVE),
         rare("--spec FILE", "A whole schedule in YAML."),
@@ -59,7 +59,7 @@ OPTIONS = (
     *section(
         "System, in place of Time and --slots",
         opt("--system NAME", system.NAMES),
-        *system.DETAILS,
+        *system.details(),
     ),
     *section(
         "Server",
@@ -77,11 +77,7 @@ OPTIONS = (
 
 @verb(*OPTIONS)
 def command(**options: Any) -> int:
-    """Serve a declared schedule of tokens, or a simulated system, over HTTP.
-
-    Until interrupted. Speaks the protocols that measure speaks; what it says
-    is words without meaning.
-    """
+    """Serve a schedule of tokens, or a simulated system, until interrupted."""
     from inferometer.emulator import Orders, emulate
 
     if bool(options["certificate"]) != bool(options["key"]):
@@ -103,7 +99,7 @@ def command(**options: Any) -> int:
 def _system(options: dict[str, Any]) -> dict[str, Any] | None:
     """The deployment that is to be played, in plain data; None: the schedule is. UserError where they are mixed."""
     played = options["system"] is not None
-    if mixed := typed(_TIMES if played else system.DETAIL_NAMES):
+    if mixed := typed(_TIMES if played else _DETAILS):
         what = "a system has times of its own" if played else "is for a system, and none is named"
         raise UserError(what, where=", ".join(mixed), remedy="write --system NAME, or leave it out")
     if not played:
@@ -117,6 +113,7 @@ def _system(options: dict[str, Any]) -> dict[str, Any] | None:
     return plain
 
 
+_DETAILS = tuple(option.name or "" for option in system.details())
 _TIMES = (
     "ttft_s",
     "ttft_sigma",

@@ -51,7 +51,7 @@ OPTIONS = (
         "System",
         opt("--system NAME", f"{system.NAMES}  [vllm-v1]", default="vllm-v1"),
         opt("--model M", "llama-3-8b, qwen3-32b, ..., or a config.json.", required=True),
-        *system.DETAILS,
+        *system.details(),
     ),
     *section(
         "Result",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from inferometer.cli.options import ABOVE_0, AT_LEAST_1, DURATION_OR_0, opt, rare
+from inferometer.cli.options import ABOVE_0, AT_LEAST_1, DURATION_OR_0, Option, opt, rare
 from inferometer.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,30 +17,32 @@ if TYPE_CHECKING:
 
 NAMES = "static, orca, vllm (2023), sarathi-serve, vllm-v1."
 
+
 # fmt: off
-DETAILS = (
-    opt("--device D", "a100, h100, h200, b200, l4, ...  [a100]", default="a100"),
-    opt("--tp N", "Tensor parallelism.  [1]", AT_LEAST_1, default=1),
-    opt("--pp N", "Pipeline parallelism.  [1]", AT_LEAST_1, default=1),
-    opt("--replicas N", "Copies of all that.  [1]", AT_LEAST_1, default=1),
-    rare("--router NAME", "round-robin, random, least-outstanding, least-queued, power-of-two.  [round-robin]", default="round-robin"),
-    opt("--cost MODEL", "roofline, or vidur:TABLES.npz.  [roofline]", default="roofline"),
-    rare("--compat WHOM", "vidur: its memory, limits and quirks.", click.Choice(["vidur"])),
-    rare("--num-blocks N", "KV blocks per replica.  [by memory]", AT_LEAST_1),
-    rare("--block-size N", "Tokens per KV block.  [16]", AT_LEAST_1, default=16),
-    rare("--max-batch N", "Sequences per replica.  [the system's]", AT_LEAST_1),
-    rare("--max-batched-tokens N", "Tokens per iteration.  [the system's]", AT_LEAST_1),
-    rare("--chunk N", "Sarathi-Serve's token budget.  [512]", AT_LEAST_1),
-    rare("--max-len N", "Tokens of the longest request.  [by trace and model]", AT_LEAST_1),
-    rare("--host-time TIME", "The host's share of an iteration.  [1ms]", DURATION_OR_0, to="host_s", default="1ms"),
-    rare("--utilization X", "Share of memory that may be used.  [0.9]", ABOVE_0, default=0.9),
-)
+def details() -> tuple[Option, ...]:
+    """All that is not the system's name and its model; made anew for each verb, because each has sections of its own."""
+    return (
+        opt("--device D", "a100, h100, h200, b200, l4, ...  [a100]", default="a100"),
+        opt("--tp N", "Tensor parallelism.  [1]", AT_LEAST_1, default=1),
+        rare("--pp N", "Pipeline parallelism.  [1]", AT_LEAST_1, default=1),
+        opt("--replicas N", "Copies of all that.  [1]", AT_LEAST_1, default=1),
+        rare("--router NAME", "round-robin, random, least-outstanding, least-queued, power-of-two.  [round-robin]", default="round-robin"),
+        rare("--cost MODEL", "roofline, or vidur:TABLES.npz.  [roofline]", default="roofline"),
+        rare("--compat WHOM", "vidur: its memory, limits and quirks.", click.Choice(["vidur"])),
+        rare("--num-blocks N", "KV blocks per replica.  [by memory]", AT_LEAST_1),
+        rare("--block-size N", "Tokens per KV block.  [16]", AT_LEAST_1, default=16),
+        rare("--max-batch N", "Sequences per replica.  [the system's]", AT_LEAST_1),
+        rare("--max-batched-tokens N", "Tokens per iteration.  [the system's]", AT_LEAST_1),
+        rare("--chunk N", "Sarathi-Serve's token budget.  [512]", AT_LEAST_1),
+        rare("--max-len N", "Tokens of the longest request.  [by trace and model]", AT_LEAST_1),
+        rare("--host-time TIME", "The host's share of an iteration.  [1ms]", DURATION_OR_0, to="host_s", default="1ms"),
+        rare("--utilization X", "Share of memory that may be used.  [0.9]", ABOVE_0, default=0.9),
+    )
 # fmt: on
-DETAIL_NAMES = tuple(option.name or "" for option in DETAILS)
 
 
 def deployment(options: dict[str, Any]) -> Deployment:
-    """The deployment of a command line that has `--system`, `--model`, `--seed` and `DETAILS`."""
+    """The deployment of a command line that has `--system`, `--model`, `--seed` and the `details`."""
     from inferometer.sim import Deployment, Limits
 
     if options["utilization"] > 1:
