@@ -164,6 +164,7 @@ class Behind:
     """A player that is a second late, for ever."""
 
     running = waiting = preemptions = 0
+    late_ns = 1 << 20
     kv_usage = 0.0
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ from heapq import heappop, heappush, heapreplace
 from typing import Protocol
 
 from inferometer.emulator.schedule import Asked, Schedule, steps
+from inferometer.emulator.writes import LATE_NS
 
 Due = tuple[int, int, int, bool]
 """(due_ns, key, tokens, last): `tokens` more for request `key`; `last` ends it. A plain tuple: one is made per token."""
@@ -23,6 +24,11 @@ FAILED = 0  # the tokens of a request that ends because it cannot be served
 
 class Player(Protocol):
     """What the server asks of whoever decides. `key` numbers the requests; every time is absolute, of one clock."""
+
+    @property
+    def late_ns(self) -> int:
+        """From where on a write is a late one: a power of two."""
+        ...
 
     def refuses(self, asked: Asked) -> str | None:
         """Why a request is turned away (HTTP 400) instead of arriving; None: it is not."""
@@ -68,6 +74,7 @@ class Player(Protocol):
 class SchedulePlayer:
     """Plays a `Schedule`: `slots` requests at a time, the others wait in order of arrival (FIFO)."""
 
+    late_ns = LATE_NS
     preemptions = 0
 
     def __init__(self, schedule: Schedule) -> None:

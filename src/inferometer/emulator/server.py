@@ -81,7 +81,7 @@ class Emulator:
         self.schedule = schedule
         self._warn, self._remarkable_ns = warn, LAG_NS
         self._player: Player = player or SchedulePlayer(schedule)
-        self._ledger = Ledger(rows=log)
+        self._ledger = Ledger(rows=log, late_ns=self._player.late_ns)
         self._exchanges: dict[int, Exchange] = {}
         self._connections: set[Connection] = set()
         self._wrap = _wrapper(tls)

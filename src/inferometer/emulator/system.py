@@ -20,6 +20,10 @@ from inferometer.sim.live import Live
 class SystemPlayer:
     """Plays a live cluster in real time."""
 
+    late_ns = (
+        1 << 22
+    )  # 4 ms: a third of a brisk iteration. All its tokens are due at once, and written one by one.
+
     def __init__(self, schedule: Schedule, live: Live) -> None:
         self._schedule, self._live = schedule, live
         self._epoch_ns: int | None = None

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ABSENT = -(1 << 63)  # timeline.ABSENT, without numpy: the server starts in a fifth of the time
-LATE_NS = 1 << 20  # a write that is later than about 1 ms is a late one
+LATE_NS = (
+    1 << 20
+)  # a write that is later than about 1 ms is a late one (where a player does not say otherwise)
 MAY_BE_LATE = 0.01  # a server that writes more than this share late could not keep up
 
 
@@ -32,7 +34,7 @@ class Report(NamedTuple):
     tokens: int
     writes: int
     held_back: int  # writes that a full socket delayed
-    late_share: float | None  # of the writes, later than about 1 ms; None: nothing was written
+    late_share: float | None  # of the writes, later than a player allows; None: nothing was written
     lateness_p50_ns: int | None
     lateness_p99_ns: int | None
     lateness_max_ns: int | None
@@ -58,8 +60,10 @@ class Report(NamedTuple):
 class Ledger:
     """What the server notes while it runs."""
 
-    def __init__(self, *, rows: bool) -> None:
+    def __init__(self, *, rows: bool, late_ns: int = LATE_NS) -> None:
+        """`late_ns`: a power of two, from which on a write is late."""
         self.rows = rows
+        self._late_bits = late_ns.bit_length()
         self.ids: list[str] = []  # by key
         self.requests = 0
         self.key = array("q")
@@ -99,7 +103,7 @@ class Ledger:
     def report(self, *, cpu_s: float, wall_s: float) -> Report:
         """The figures so far."""
         writes = sum(self._lateness)
-        late = sum(self._lateness[LATE_NS.bit_length() :])
+        late = sum(self._lateness[self._late_bits :])
         return Report(
             self.requests,
             self.tokens_total,
