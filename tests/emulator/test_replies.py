@@ -242,6 +242,7 @@ def test_prompts_are_counted_in_words_or_ids():
     assert count_words(" two words ") == 2
     assert count_words([{"role": "user", "content": "a b"}, {"role": "user", "content": "c"}]) == 3
     assert count_words([{"content": [{"type": "text", "text": "a b"}, {"type": "image_url"}]}]) == 2
+    assert count_words(". two stops.") == 4
     assert count_words([5, 6, 7]) == 3
     assert count_words(["a b", "c"]) == 3
     assert count_words(None) == count_words("") == 0

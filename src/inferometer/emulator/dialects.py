@@ -58,13 +58,11 @@ class Dialect(NamedTuple):
 
 
 def count_words(value: Any) -> int:
-    """The tokens of a prompt as the emulator counts them: words and full stops, or ids, of whatever shape it came in.
-
-    At next to no cost it counts the prompts of `workload.prompts` exactly; of other text a tokenizer makes more tokens.
-    """
+    """The tokens of a prompt as the emulator counts them, of whatever shape it came in: words and full stops, or ids."""
     if isinstance(value, str):
         text = value.strip()
-        return text.count(" ") + text.count(".") + 1 if text else 0
+        words = text.count(" ") + (not text.startswith("."))
+        return words + text.count(".") if text else 0
     if isinstance(value, list):
         if value and isinstance(value[0], int):
             return len(value)
