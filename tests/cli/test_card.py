@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from inferometer.cli import card, tools
+from inferometer.clock import MILLISECOND
 from inferometer.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
 from inferometer.metrics import conventions, score
 from inferometer.run import Run
@@ -87,6 +89,40 @@ def test_failures_stand_beside_the_percentiles(run: Run) -> None:
     assert row.endswith("inf")
     good = replace(run, timeline=run.timeline.take(run.timeline.ok))
     assert "with failures" not in screen(good)
+
+
+def overloaded(run: Run) -> Run:
+    """The run with answers that come later and later."""
+    late = np.arange(len(run.timeline)) * 400 * MILLISECOND
+    chunk_ns = run.timeline.chunk_ns + np.repeat(late, 10)
+    moved = run.timeline.with_columns(chunk_ns=chunk_ns, ended_ns=run.timeline.ended_ns + late)
+    return replace(run, timeline=moved)
+
+
+def test_no_steady_state_stands_in_place_of_the_latencies(run: Run) -> None:
+    """Past saturation the card has a verdict, rates and the SLO's failures, and no row of latencies."""
+    text = screen(overloaded(run), "ttft.p90 <= 1s")
+    assert "no steady state: in flight rises by" in text
+    assert "requests/s" in text
+    assert "not met ttft.p90" in text
+    assert not any(line.startswith(("ttft", "tbt", "fluidity")) for line in text.splitlines())
+    assert "no steady state" not in screen(run)
+
+
+def test_what_lies_outside_the_steady_state_is_told(run: Run) -> None:
+    """Scored or left out, a warm-up that was found is on the card with the number of its requests."""
+    at = run.timeline.intended_ns
+    slow = np.where(at < 1_200 * MILLISECOND, 300 * MILLISECOND, 0)
+    moved = run.timeline.with_columns(
+        chunk_ns=run.timeline.chunk_ns + np.repeat(slow, 10),
+        ended_ns=run.timeline.ended_ns + slow,
+    )
+    cold = replace(run, timeline=moved)
+    assert "outside it are scored, too; --steady leaves them out" in screen(cold)
+    text = drawn(card.render(cold, score(cold, steady=True)))
+    assert "outside it are left out" in text
+    few = replace(run, timeline=run.timeline.take(at < 9_900 * MILLISECOND))
+    assert "too short to tell: 99 requests, and 100 are needed" in screen(few)
 
 
 def test_answer_time_is_shown_only_where_it_differs(run: Run) -> None:

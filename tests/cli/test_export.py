@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
+
+import numpy as np
 
 from inferometer.cli import export
+from inferometer.clock import MILLISECOND
 from inferometer.metrics import score
 from inferometer.run import Run
 
@@ -31,6 +35,7 @@ def test_openmetrics_declares_each_family_once_and_ends(run: Run) -> None:
     assert len(types) == len(set(types))
     assert lines[-1] == "# EOF"
     assert "inferometer_valid 1" in lines
+    assert "inferometer_steady 1" in lines
     assert 'inferometer_ttft_with_failures_seconds{statistic="max"} +Inf' in lines
     family = ""
     for line in lines[:-1]:
@@ -38,3 +43,15 @@ def test_openmetrics_declares_each_family_once_and_ends(run: Run) -> None:
             family = line.split()[2]
         elif not line.startswith("#"):
             assert line.split("{")[0].split()[0] == family
+
+
+def test_numbers_of_no_steady_state_are_left_out(run: Run) -> None:
+    """A monitoring system must not draw what a longer run would have made worse."""
+    late = np.arange(len(run.timeline)) * 400 * MILLISECOND
+    moved = run.timeline.with_columns(
+        chunk_ns=run.timeline.chunk_ns + np.repeat(late, 10), ended_ns=run.timeline.ended_ns + late
+    )
+    text = export.to_openmetrics(score(replace(run, timeline=moved)))
+    assert "inferometer_steady 0" in text
+    assert "inferometer_ttft_seconds{" not in text
+    assert "inferometer_token_rate{" in text

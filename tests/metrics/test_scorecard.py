@@ -207,7 +207,8 @@ def test_first_deadlines_may_be_one_per_row_of_the_timeline(run_of):
 
 def test_the_slo_section(run_of):
     """Attainment over all requests, conditions with what was seen, and figures beside the others."""
-    requests = [reply(i, ttft_ms=100 + 4 * i) for i in range(100)] + [reply(100, status="timeout")]
+    requests = [reply(i, ttft_ms=100 + 4 * (37 * i % 100)) for i in range(100)]
+    requests += [reply(100, status="timeout")]
     slo = "ttft.p90 <= 0.5s and ttft.p99 <= 1s; each: ttft <= 400ms; attainment >= 0.7"
     card = score(run_of(*requests), slo)
     out = json.loads(json.dumps(card.to_dict(), allow_nan=False))["slo"]
@@ -218,7 +219,48 @@ def test_the_slo_section(run_of):
     assert [c["met"] for c in out["conditions"]] == [True, None, True]
     assert out["conditions"][1]["note"] == "too few: 100 of 368"
     assert out["met"] is None
-    assert card.value("goodput").value == pytest.approx(76 / 10.476)
+    assert card.value("goodput").value == pytest.approx(76 / 10.332)
+
+
+def test_gaps_are_worth_what_their_requests_are(run_of):
+    """60 requests, each at a pace of its own: 6,000 gaps are worth 60, which carry p90 but no p99; n is in gaps."""
+    rng = np.random.default_rng(2)
+    paces = rng.permutation(np.arange(10, 70))
+    slow = [reply(i, gap_ms=int(pace), tokens=101) for i, pace in enumerate(paces)]
+    row = score(run_of(*slow)).row("tbt")
+    assert row.n == 6000
+    assert set(row.too_few) == {"p95", "p99"}
+    assert row.too_few["p99"] == pytest.approx(368 / 60 * 6000, rel=0.2)
+    assert math.isnan(row.quantiles["p99"])
+    mixed = [reply(i, tokens=1) for i in range(60)]
+    for i, request in enumerate(mixed):
+        stamps = i * 100 * MS + np.cumsum(rng.integers(10, 50, 101)) * MS
+        request["chunks"] = [(int(ns), 1) for ns in stamps]
+    assert score(run_of(*mixed)).row("tbt").too_few == {}
+
+
+def test_a_few_requests_carry_few_percentiles_of_gaps(run_of):
+    """Below twenty requests nobody can tell what gaps are worth: no more than the requests are many."""
+    row = score(run_of(*(reply(i, gap_ms=10 + i, tokens=501) for i in range(10)))).row("tbt")
+    assert set(row.too_few) == {"p90", "p95", "p99"}
+    assert row.too_few["p90"] == 36 * 500
+
+
+def test_past_saturation_no_steady_state_stands_in_place_of_numbers(run_of):
+    """What was seen stays in JSON, marked and without intervals; what an SLO sees there can fail but not hold."""
+    late = [reply(i, ttft_ms=50 + 90 * i, tokens=2) for i in range(400)]
+    slo = "ttft.p99 <= 1s and ttlt.p99 <= 1000s and request_rate >= 1/s; each: ttft <= 1000s"
+    card = score(run_of(*late), slo)
+    out = json.loads(json.dumps(card.to_dict(), allow_nan=False))
+    assert out["steady_state"]["verdict"] == "no steady state"
+    assert "in flight rises" in out["steady_state"]["reason"]
+    assert out["metrics"]["ttft"]["steady"] is False
+    assert out["metrics"]["ttft"]["p99"] > 30
+    assert out["metrics"]["ttft"]["ci"] == {}
+    assert "steady" not in out["metrics"]["request_rate"]
+    assert card.withholds("tbt")
+    assert not card.withholds("token_rate")
+    assert [c["met"] for c in out["slo"]["conditions"]] == [False, None, True, None]
 
 
 def test_classes_are_judged_apart(run_of):

@@ -100,7 +100,7 @@ def test_a_shown_but_small_drift_is_steady():
 
 def test_too_short_and_malformed_grids():
     """A dozen seconds is too short; series of one grid have one length; a series has at least one value."""
-    assert steady_state({"a": np.ones(12)}).verdict == "too short"
+    assert steady_state({"a": np.ones(12)}).verdict == "too short to tell"
     with pytest.raises(ValueError, match="one length"):
         steady_state({"a": np.ones(50), "b": np.ones(51)})
     with pytest.raises(ValueError, match="without a value"):

@@ -2,6 +2,7 @@
 
 Reads a `Scorecard` and its `Run`, computes nothing, and fits 100 columns. Latencies are shown in ms (or s, from 10 s on);
 percentiles carry their 95 % intervals; what the sample cannot carry is a dash with a footnote, never a number.
+A run past saturation shows the verdict "no steady state" in place of its latencies.
 Beside each latency from the intended time stands the one from the send: where they differ, the load was late.
 """
 
@@ -56,6 +57,10 @@ ROWS = {
     "scheduling_delay": "scheduling_delay",
 }
 COUNTS = ("stalls",)
+PAST_SATURATION = (
+    "not shown, for past saturation they say how long one looked; --json keeps what was seen · "
+    "`inferometer capacity` finds the highest rate that has them"
+)
 
 
 def present(run: Run, card: Scorecard, *, as_json: bool, quiet: bool = False) -> int:
@@ -108,9 +113,11 @@ def render(run: Run, card: Scorecard) -> Iterator[RenderableType]:
     yield header(run, card)
     yield verdict(run, card)
     if card.requests.total:
+        yield steadiness(run, card)
         yield ""
-        yield metrics(card)
-        yield ""
+        if not card.withholds("ttft"):
+            yield metrics(card)
+            yield ""
         yield figures(card)
     if card.slo is not None:
         yield judgement(card)
@@ -192,6 +199,37 @@ def verdict(run: Run, card: Scorecard) -> Text:
     return _joined(lines)
 
 
+def steadiness(run: Run, card: Scorecard) -> Text:
+    """The steady state: from when to when, or why there is none, and what that means for the numbers."""
+    found = card.steady_state
+    if found.verdict == "too short to tell":
+        return line("steady", f"{found.verdict}: {found.reason}")
+    if found.verdict == "no steady state":
+        told = [line("steady", f"{found.verdict}: {found.reason}", "red")]
+        return _joined(
+            [*told, line("latencies", PAST_SATURATION)] if card.withholds("ttft") else told
+        )
+    span = f"from {number(found.warmup_end_s)} to {number(found.drain_start_s)} s of the run"
+    outside = _outside(run, card)
+    if not outside:
+        return line("steady", span)
+    what = (
+        "outside it are left out"
+        if found.applied
+        else "outside it are scored, too; --steady leaves them out"
+    )
+    return line(
+        "steady", f"{span} · {outside:,} requests {what}", "" if found.applied else "yellow"
+    )
+
+
+def _outside(run: Run, card: Scorecard) -> int:
+    """How many measured requests came before or after the steady part."""
+    t, found = run.timeline, card.steady_state
+    at_s = t.intended_ns[t.phase == "measure"] / 1e9
+    return int(((at_s < found.warmup_end_s) | (at_s > found.drain_start_s)).sum())
+
+
 # --- what users feel --------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +279,8 @@ def figures(card: Scorecard) -> Text:
         f"in flight {value('mean_in_flight')} mean, {count(card.value('peak_in_flight').value)} peak",
         f"failed {value('error_rate', '{} %', 100)}",
     ]
+    if card.withholds("fluidity_index"):
+        return line("rates", " · ".join(rates))
     row = card.row("fluidity_index")
     parts = [f"mean {number(row.mean)}"]
     parts += [f"{name} {_shown(row, name)}" for name in ("p50", "p10", "p1")]

@@ -1,6 +1,7 @@
 """A scorecard as other programs read it: one line of CSV per number, or OpenMetrics for a time-series database.
 
-Undefined and refused numbers are left out: a missing line says "no such number", a 0 or an empty cell would not.
+Undefined and refused numbers are left out, and those of no steady state: a missing line says "no such number", a 0 or an
+empty cell would not.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ class Number(NamedTuple):
 def numbers(card: Scorecard) -> Iterator[Number]:
     """Every number that is defined, in the table's order."""
     for row in card.rows:
+        if card.withholds(row.id):
+            continue
         stats = {"mean": row.mean, "min": row.min, **row.quantiles, "max": row.max}
         for name, value in stats.items():
             if not math.isnan(value):
                 ci = row.ci.get(name)
                 yield _number(row, name, value, ci)
     for figure in card.values:
-        if not math.isnan(figure.value):
+        if not math.isnan(figure.value) and not card.withholds(figure.id):
             yield Number(
                 figure.id,
                 "value",
@@ -82,6 +85,10 @@ def to_openmetrics(card: Scorecard) -> str:
     lines.append("# TYPE inferometer_valid gauge")
     lines.append("# HELP inferometer_valid whether the run may be believed")
     lines.append(f"inferometer_valid {int(card.valid)}")
+    if card.steady_state.verdict != "too short to tell":
+        lines.append("# TYPE inferometer_steady gauge")
+        lines.append("# HELP inferometer_steady whether the run has a steady state")
+        lines.append(f"inferometer_steady {int(card.steady_state.verdict == 'steady')}")
     return "\n".join([*lines, "# EOF", ""])
 
 

@@ -85,6 +85,7 @@ OPTIONS = (
         opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms'"),
         opt("-o, --out RUN", "The run directory.  [runs/TIME-MODEL]"),
         json_option(),
+        rare("--steady", "Score only the steady state."),
         rare("--quiet", "Print nothing but the run directory."),
         rare("--save-text", "Keep the replies' text beside the run."),
         rare("--stamps MODE", "kernel or user.  [kernel]", click.Choice(["kernel", "user"]), default="kernel"),
@@ -110,7 +111,7 @@ def command(**options: Any) -> int:
     drive = wish.drive(load, asked, options)
     slo = slos.parse(options["slo"], where="--slo") if options["slo"] else None
     run = _measured([*options["urls"], *options["base_urls"]], asked, drive, options)
-    scored = score(run, slo)
+    scored = score(run, slo, steady=options["steady"])
     card.present(run, scored, as_json=options["as_json"], quiet=options["quiet"])
     return card.exit_code_of_measuring(run, scored)
 

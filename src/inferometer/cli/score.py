@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         "Judge",
         opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms', or a preset's name."),
         opt("--conventions", "The same run as other tools would score it, side by side."),
+        opt("--steady", "Leave out what came before and after the steady state."),
         rare("--no-intervals", "Leave out the intervals: quicker on a large run."),
     ),
     *section(
@@ -39,7 +40,7 @@ def command(**options: Any) -> int:
 
     slo = slos.parse(options["slo"], where="--slo") if options["slo"] else None
     run = read_run(options["path"])
-    scored = score(run, slo, intervals=not options["no_intervals"])
+    scored = score(run, slo, intervals=not options["no_intervals"], steady=options["steady"])
     form = "json" if options["as_json"] else options["form"]
     if options["conventions"]:
         return _compare(run, scored, form)

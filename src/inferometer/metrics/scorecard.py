@@ -4,6 +4,8 @@
 Whether the run may be believed is the instrument's word (`manifest.instrument`), repeated here at the top.
 In JSON, times are seconds, and null means "no such number": undefined (counted in `undefined`), refused for want of
 data (named in `too_few`, with the n it needs), or infinite, since JSON has no infinity (named in `inf`).
+Past saturation there is no population that a latency could be an estimate for: what was seen stays in JSON, marked
+`"steady": false` and without intervals, and no condition of an SLO is met by it. `steady_state` says why.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from inferometer.clock import MILLISECOND, SECOND
 from inferometer.errors import UserError
 from inferometer.metrics import summary, tokens
 from inferometer.metrics.fluidity import Curve, fluidity_curve
+from inferometer.metrics.steady import Steady, steady_state, trimmed
 from inferometer.metrics.summary import Row, Value, plain
-from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO, column_of
+from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO, NEEDS_STEADY, column_of
 from inferometer.metrics.view import Settings, View
 from inferometer.run import Run
 from inferometer.slo import Attainment, Condition, Seen, Slo, Verdict
@@ -65,6 +68,7 @@ class Scorecard:
     invalid_reasons: tuple[str, ...]
     complete: bool
     requests: Requests
+    steady_state: Steady
     rows: tuple[Row, ...]
     values: tuple[Value, ...]
     settings: Settings
@@ -81,19 +85,26 @@ class Scorecard:
         """The row of a figure."""
         return next(value for value in self.values if value.id == metric)
 
+    def withholds(self, metric: str) -> bool:
+        """Whether the run's lack of a steady state stands in place of this metric."""
+        return self.steady_state.in_place_of_numbers and metric in NEEDS_STEADY
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data of the shape in DESIGN 4.10; nothing in it is NaN or infinite."""
-        out = {
+        out: dict[str, Any] = {
             "valid": self.valid,
             "invalid_reasons": list(self.invalid_reasons),
             "complete": self.complete,
             "requests": _requests_dict(self.requests),
+            "steady_state": self.steady_state.to_dict(),
             "metrics": {row.id: _row_dict(row) for row in self.rows}
             | {value.id: _value_dict(value) for value in self.values},
             "settings": _settings_dict(self.settings),
             "instrument": self.instrument,
             "workload": self.workload,
         }
+        for metric in filter(self.withholds, out["metrics"]):
+            out["metrics"][metric]["steady"] = False
         if self.slo is not None:
             out["slo"] = _judgement_dict(self.slo)
         if self.curve is not None:
@@ -106,13 +117,15 @@ def score(
     slo: Slo | str | None = None,
     *,
     intervals: bool = True,
+    steady: bool = False,
     stall_threshold_ns: int | None = None,
     first_deadline_ns: int | Ints | None = None,
     token_deadline_ns: int | None = None,
 ) -> Scorecard:
     """The scorecard of a run, judged by `slo` (parsed, as text, or a preset's name) where one is given.
 
-    `intervals=False` leaves out the intervals and the fluidity curve, which are most of the work. A threshold or
+    `intervals=False` leaves out the intervals and the fluidity curve, which are most of the work. `steady=True` leaves
+    out what came before and after the steady state that was found, where there is one. A threshold or
     deadline that is not given is the SLO's, else the default; `first_deadline_ns` may be one per row of the timeline.
     """
     parsed = slos.parse(slo) if isinstance(slo, str) else slo
@@ -121,9 +134,13 @@ def score(
         "first_deadline_ns": first_deadline_ns,
         "token_deadline_ns": token_deadline_ns,
     }
+    found = steady_state(run)
+    if steady:
+        run, found = trimmed(run, found), found._replace(applied=found.verdict == "steady")
     view = view_of(run, _settings(given, parsed))
-    rows = tuple(summary.row(view, m, intervals=intervals) for m in DISTRIBUTIONS.values())
-    judgement = None if parsed is None else _judge(view, parsed, rows, intervals=intervals)
+    sure = intervals and not found.in_place_of_numbers
+    rows = tuple(summary.row(view, m, intervals=sure) for m in DISTRIBUTIONS.values())
+    judgement = None if parsed is None else _judge(view, parsed, rows, found, intervals=sure)
     figures = [f for f in FIGURES.values() if parsed is not None or f.id not in NEEDS_SLO]
     instrument = run.manifest.instrument
     valid, reasons = _validity(run)
@@ -132,8 +149,9 @@ def score(
         invalid_reasons=reasons,
         complete=run.manifest.complete,
         requests=_requests(run.timeline, view),
+        steady_state=found,
         rows=rows,
-        values=tuple(summary.value(view, f, intervals=intervals) for f in figures),
+        values=tuple(summary.value(view, f, intervals=sure) for f in figures),
         settings=view.settings,
         instrument=instrument,
         workload=run.manifest.workload,
@@ -162,7 +180,9 @@ def attainment_of(view: View, slo: Slo) -> Attainment:
     )
 
 
-def _judge(view: View, slo: Slo, rows: tuple[Row, ...], *, intervals: bool) -> Judgement:
+def _judge(
+    view: View, slo: Slo, rows: tuple[Row, ...], steady: Steady, *, intervals: bool
+) -> Judgement:
     view.attainment = attainment_of(view, slo)
     known = {row.id: row for row in rows}
 
@@ -174,6 +194,8 @@ def _judge(view: View, slo: Slo, rows: tuple[Row, ...], *, intervals: bool) -> J
         return seen_in(view, condition, intervals=intervals)
 
     verdicts = slo.judge(seen)
+    if steady.in_place_of_numbers:
+        verdicts = tuple(map(_of_no_steady_state, verdicts))
     apps = sorted(set(view.timeline.app.tolist()))
     by_app = {app: FIGURES["attainment"].value(view.only(app)) for app in apps if len(apps) > 1}
     return Judgement(
@@ -188,6 +210,14 @@ def _judge(view: View, slo: Slo, rows: tuple[Row, ...], *, intervals: bool) -> J
     )
 
 
+def _of_no_steady_state(verdict: Verdict) -> Verdict:
+    """Past saturation a longer run is a worse one: what fails fails, what holds would not have held for long."""
+    if not verdict.met or verdict.condition.metric not in NEEDS_STEADY:
+        return verdict
+    seen = verdict.seen._replace(note="no steady state: a longer run would show another value")
+    return Verdict(verdict.condition, seen, None, None)
+
+
 def seen_in(view: View, condition: Condition, *, intervals: bool) -> Seen:
     """What a run shows for a condition: value, interval where asked for, and why there is no value."""
     if condition.app is not None:
@@ -200,8 +230,8 @@ def seen_in(view: View, condition: Condition, *, intervals: bool) -> Seen:
     n, name = len(found.values), condition.statistic
     if not n:
         return Seen(math.nan, note=f"{condition.metric} was not measured")
-    if name.startswith("p") and n < (needed := summary.needed(name)):
-        return Seen(math.nan, note=f"too few: {n} of {needed}")
+    if name.startswith("p") and (short := summary.needs(found, name)) is not None:
+        return Seen(math.nan, note=f"too few: {n} of {short}")
     ci = summary.interval(found, name) if intervals else UNKNOWN
     return Seen(summary.statistic(found, name), *ci)
 

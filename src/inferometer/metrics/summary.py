@@ -1,7 +1,8 @@
 """From the values of a metric to what may be said about them: percentiles, intervals, and what is refused.
 
 A percentile is shown only where its sample could also bound it: below `stats.needed_n` (6 for the median, 36 for p90,
-368 for p99) it is refused, and the n that it needs is given. Percentiles interpolate linearly (numpy's default).
+368 for p99) it is refused, and the n that it needs is given. Gaps of one request are no independent values: theirs are
+counted as what they are worth (`stats.effective_n`). Percentiles interpolate linearly (numpy's default).
 Intervals: requests share a queue, so theirs come from batches in order of arrival; gaps between tokens share a request,
 so theirs are clustered by it. An interval that the sample cannot carry is NaN, never a guess.
 """
@@ -30,6 +31,7 @@ from inferometer.stats import UNKNOWN, Interval
 from inferometer.timeline import Array, Ints
 
 LEVEL = 0.95
+ENOUGH = 2_000  # requests whose gaps are looked at first, before those of all
 UPPER = (50.0, 90.0, 95.0, 99.0)  # percentiles shown for what should be small
 LOWER = (
     1.0,
@@ -102,8 +104,8 @@ def row(view: View, metric: Distribution, *, intervals: bool) -> Row:
     """The summary of one distribution."""
     found = sample(view, metric)
     percents = LOWER if metric.higher_is_better else UPPER
-    least = {_name(p): needed(_name(p)) for p in percents}
-    shown = [p for p in percents if least[_name(p)] <= len(found.values)]
+    short = {_name(p): needs(found, _name(p)) for p in percents}
+    shown = [p for p in percents if short[_name(p)] is None]
     values = dict(zip(map(_name, shown), quantiles(found, shown), strict=True))
     return Row(
         metric.id,
@@ -116,9 +118,9 @@ def row(view: View, metric: Distribution, *, intervals: bool) -> Row:
         mean(found),
         statistic(found, "min"),
         statistic(found, "max"),
-        {name: values.get(name, math.nan) for name in least},
+        {name: values.get(name, math.nan) for name in short},
         _intervals(found, shown) if intervals else {},
-        {name: n for name, n in least.items() if n > len(found.values)},
+        {name: n for name, n in short.items() if n is not None},
     )
 
 
@@ -145,6 +147,31 @@ def value(view: View, metric: Figure, *, intervals: bool) -> Value:
 def needed(statistic: str) -> int:
     """The smallest sample for which a percentile ("p99") may be shown."""
     return stats.needed_n(float(statistic[1:]) / 100, LEVEL)
+
+
+def needs(found: Sample, statistic: str) -> int | None:
+    """How many values a percentile ("p99") asks for where these are too few; None where they suffice.
+
+    Of gaps: how many would be worth enough, at the worth of those that are here. Some requests may suffice to know.
+    """
+    least = needed(statistic)
+    if found.offset is None or len(found.values) < least:
+        return least if len(found.values) < least else None
+    edges = np.unique(found.offset)
+    q = float(statistic[1:]) / 100
+    for requests in (ENOUGH, len(edges) - 1):
+        part = edges[: requests + 1]
+        worth = _worth_of_gaps(found.values[: part[-1]], part, q)
+        if worth >= least:
+            return None
+    return math.ceil(least * len(found.values) / worth)
+
+
+def _worth_of_gaps(values: Array, edges: Ints, q: float) -> float:
+    """Their effective n; where requests are too few to tell, no more than there are requests (Kish's count of them)."""
+    worth = stats.effective_n(values, q, edges)
+    sizes = np.diff(edges).astype(float)
+    return float(sizes.sum()) ** 2 / float(sizes @ sizes) if math.isnan(worth) else worth
 
 
 def statistic(found: Sample, name: str) -> float:
@@ -215,16 +242,12 @@ def _quantile_ci(found: Sample, percents: list[float]) -> list[Interval]:
 
 
 def _mean_ci(found: Sample) -> Interval:
-    if not len(found.values) or not math.isfinite(centre := mean(found)):
+    if not len(found.values) or not math.isfinite(mean(found)):
         return UNKNOWN
     if found.offset is None:
         return stats.series_mean_ci(found.values, LEVEL)
-    # A mean of gaps is a ratio of two sums over requests; linearise it (Cochran 1977, section 2.11).
-    offset = np.unique(found.offset)
-    total = tokens.sums(found.values, offset) * found.scale
-    sizes = np.diff(offset)
-    pull = (total - centre * sizes) * (len(sizes) / len(found.values))
-    return stats.series_mean_ci(centre + pull, LEVEL)
+    ci = stats.clustered_mean_ci(found.values, np.unique(found.offset), LEVEL)
+    return Interval(ci.lo * found.scale, ci.hi * found.scale)
 
 
 def _extreme(found: Sample, pick: Any) -> float:

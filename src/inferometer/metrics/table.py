@@ -348,3 +348,12 @@ FIGURES: dict[str, Figure] = {
     )
 }
 NEEDS_SLO = ("attainment", "goodput")
+# What depends on how long one looked, once a system is past saturation: all but the instrument's own and the rates.
+NEEDS_STEADY = frozenset(DISTRIBUTIONS) - {"send_lag", "connect"} | {
+    "mean_in_flight",
+    "peak_in_flight",
+    "error_rate",
+    "fluidity_index_pooled",
+    "fluid_token_rate",
+    *NEEDS_SLO,
+}

@@ -66,7 +66,16 @@ from inferometer.stats.series import (
     series_quantile_ci,
     von_neumann_z,
 )
-from inferometer.stats.steady import SteadyState, Trend, mser5, steady_state, trend, warm_up
+from inferometer.stats.steady import (
+    Movement,
+    SteadyState,
+    Trend,
+    moving,
+    mser5,
+    steady_state,
+    trend,
+    warm_up,
+)
 
 __all__ = [
     "UNKNOWN",
@@ -74,6 +83,7 @@ __all__ = [
     "Components",
     "Crossing",
     "Interval",
+    "Movement",
     "Pairs",
     "Probe",
     "RunLength",
@@ -97,6 +107,7 @@ __all__ = [
     "isotonic",
     "look_levels",
     "mean_ci",
+    "moving",
     "mser5",
     "needed_effective_n",
     "needed_n",

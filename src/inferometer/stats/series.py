@@ -74,8 +74,9 @@ def lag_one(values: npt.ArrayLike) -> float:
     """Lag-1 autocorrelation, 0 for a constant series; von Neumann's ratio is 2(1 - it), to 1/n."""
     x = np.asarray(values, float)
     away = x - x.mean()
-    squares = float(away @ away)
-    return float(away[1:] @ away[:-1]) / squares if squares > 0 else 0.0
+    # Not `@`: BLAS starts threads for sums this small, and they wait for each other on a busy machine.
+    squares = float(np.einsum("i,i", away, away))
+    return float(np.einsum("i,i", away[1:], away[:-1])) / squares if squares > 0 else 0.0
 
 
 def von_neumann_z(values: npt.ArrayLike) -> float:
@@ -301,11 +302,12 @@ def _unbiased_lag_one(means: Floats) -> float:
 def _skewness(x: Floats) -> float:
     """Sample skewness with the small-sample factor; 0 for a constant."""
     away = x - x.mean()
-    second = float((away**2).mean())
+    squares = away * away
+    second = float(squares.mean())
     if not second > 0 or x.size < 3:
         return 0.0
     small_sample = math.sqrt(x.size * (x.size - 1)) / (x.size - 2)
-    return float((away**3).mean()) / math.sqrt(second) ** 3 * small_sample
+    return float((squares * away).mean()) / math.sqrt(second) ** 3 * small_sample
 
 
 def _unskew(t: float, beta: float) -> float:

@@ -5,7 +5,8 @@ Three questions, in this order:
 1. Where do the warm-up and the drain end? MSER-5 proposes a cut (White 1997, Simulation 69; White, Cobb & Spratt 2000),
    and a test disposes: what is cut must differ from what is kept by more than the run's own waves. Without that test MSER-5
    cuts every run that happens to begin busy, and biases a stationary queue's mean by 3 to 5 % (benchmarks/steady_state.py).
-   The longest cut of all series counts. A cut of half the run is one that would have gone further: no steady state.
+   The longest cut of all series counts. A cut of half the run is one that would have gone further: the run still moves,
+   or is too short.
 2. Does what is left still move? Mann & Kendall's trend test on batch means, its variance corrected for autocorrelation
    (Hamed & Rao 1998, J. Hydrology 204), and Theil & Sen's slope. Only a trend that is both shown and large is held against
    the run: a long run shows drifts too small to matter.
@@ -29,6 +30,8 @@ from inferometer.stats.series import BATCHES, FEWEST, batch_means, mean_error
 
 MSER_BATCH = 5
 CUT_Z = 4.0  # the cut was chosen to look different, so the bar is above the usual 2
+CUT_MATTERS = 0.01  # of the mean: what moves it by less is no transient to speak of
+ALPHA = 0.02
 LARGE = 0.25  # of the mean, over the window
 GROWTH = 1.0  # of the mean, over the whole run; from empty at a constant rate it is 2
 
@@ -41,13 +44,28 @@ class Trend(NamedTuple):
     p_value: float
 
 
-class SteadyState(NamedTuple):
-    """The verdict, the half-open window of the grid it is about, and why."""
+class Movement(NamedTuple):
+    """The series that moves, and its rise from start to end as a share of its mean."""
 
-    verdict: Literal["steady", "no steady state", "too short"]
+    series: str
+    rise: float
+
+    def __str__(self) -> str:
+        way = "rises" if self.rise > 0 else "falls"
+        return f"{self.series} {way} by {abs(self.rise):.0%} of its mean from start to end"
+
+
+Verdict = Literal["steady", "no steady state", "too short to tell"]
+
+
+class SteadyState(NamedTuple):
+    """The verdict, the half-open window of the grid it is about, why, and what moves where there is no steady state."""
+
+    verdict: Verdict
     start: int
     stop: int
-    reason: str
+    reason: str = ""
+    movement: Movement | None = None
 
 
 def mser5(values: npt.ArrayLike) -> int:
@@ -70,7 +88,8 @@ def mser5(values: npt.ArrayLike) -> int:
 def warm_up(values: npt.ArrayLike) -> int:
     """How many leading values are a warm-up: MSER-5's cut where it removes something unlike the rest, else 0.
 
-    The run's own waves are judged by its second half, which the cut did not choose.
+    The run's own waves are judged by its second half, which the cut did not choose, and to be no less than independent
+    values of the whole would have: a quiet second half must not make a transient of every spike in the first.
     """
     x = np.asarray(values, float)
     cut = mser5(x)
@@ -78,9 +97,12 @@ def warm_up(values: npt.ArrayLike) -> int:
     error = mean_error(later)
     if not cut or math.isnan(error.variance):
         return 0
-    spread = math.sqrt(error.variance * later.size * (1 / cut + 1 / (x.size - cut)))
-    apart = abs(float(x[:cut].mean()) - float(x[cut:].mean()))
-    return cut if apart > CUT_Z * spread else 0
+    waves = max(error.variance * later.size, float(x.var()))
+    spread = math.sqrt(waves * (1 / cut + 1 / (x.size - cut)))
+    left = float(x[cut:].mean())
+    apart = abs(float(x[:cut].mean()) - left)
+    matters = apart * cut / x.size > CUT_MATTERS * abs(left)
+    return cut if matters and apart > CUT_Z * spread else 0
 
 
 def trend(values: npt.ArrayLike) -> Trend:
@@ -100,7 +122,7 @@ def trend(values: npt.ArrayLike) -> Trend:
 
 
 def steady_state(
-    series: Mapping[str, npt.ArrayLike], *, large: float = LARGE, alpha: float = 0.02
+    series: Mapping[str, npt.ArrayLike], *, large: float = LARGE, alpha: float = ALPHA
 ) -> SteadyState:
     """The steady part of a run seen through several series on one grid (equal lengths; NaN where nothing was seen).
 
@@ -110,31 +132,45 @@ def steady_state(
     columns = {name: _filled(np.asarray(values, float)) for name, values in series.items()}
     size = _common_size(columns)
     if size < FEWEST:
-        return SteadyState("too short", 0, size, f"{size} points on the time grid")
-    cuts = {name: (warm_up(x), warm_up(x[::-1])) for name, x in columns.items()}
-    start, stop = max(c[0] for c in cuts.values()), size - max(c[1] for c in cuts.values())
+        return SteadyState("too short to tell", 0, size, f"{size} points on the time grid")
     # A queue past saturation grows from its first second to its last: no cut mends that, and cutting would hide it.
-    moving = _moving(columns, GROWTH, alpha)
-    if not moving and 2 * (stop - start) <= size + 2 * MSER_BATCH:
-        slowest = max(cuts, key=lambda name: sum(cuts[name]))
-        moving = f"{slowest}: half of the run or more is transient"
-    if not moving and stop - start < FEWEST:
-        return SteadyState("too short", start, stop, f"{stop - start} points of the grid are left")
-    moving = moving or _moving({name: x[start:stop] for name, x in columns.items()}, large, alpha)
-    return SteadyState("no steady state" if moving else "steady", start, stop, moving)
+    if growing := moving(columns, large=GROWTH, alpha=alpha):
+        return SteadyState("no steady state", 0, size, str(growing), growing)
+    cuts = {name: _cuts(x) for name, x in columns.items()}
+    start, stop = max(c[0] for c in cuts.values()), size - max(c[1] for c in cuts.values())
+    short = _short(cuts, start, stop, size)
+    kept = columns if short else {name: x[start:stop] for name, x in columns.items()}
+    if drifting := moving(kept, large=large, alpha=alpha):
+        return SteadyState("no steady state", start, stop, str(drifting), drifting)
+    return SteadyState("too short to tell" if short else "steady", start, stop, short)
 
 
-def _moving(windows: dict[str, Floats], large: float, alpha: float) -> str:
-    """Which series moves, and by how much; "" where none does."""
+def moving(
+    series: Mapping[str, npt.ArrayLike], *, large: float = LARGE, alpha: float = ALPHA
+) -> Movement | None:
+    """The first series with a trend that is shown (Holm over the series) and larger than `large` of its mean."""
+    windows = {name: np.asarray(values, float) for name, values in series.items()}
     trends = {name: trend(x) for name, x in windows.items()}
     adjusted = holm([t.p_value for t in trends.values()])
     for (name, x), p in zip(windows.items(), adjusted, strict=True):
         mean = float(np.abs(x).mean())
-        rise = trends[name].rise
-        if p < alpha and abs(rise) > large * mean:
-            way = "rises" if rise > 0 else "falls"
-            return f"{name} {way} by {abs(rise) / mean:.0%} of its mean from start to end"
-    return ""
+        if p < alpha and abs(trends[name].rise) > large * mean:
+            return Movement(name, trends[name].rise / mean)
+    return None
+
+
+def _cuts(x: Floats) -> tuple[int, int]:
+    """What is transient at the start and at the end; the end is judged by what the start leaves."""
+    start = warm_up(x)
+    return start, warm_up(x[start:][::-1])
+
+
+def _short(cuts: dict[str, tuple[int, int]], start: int, stop: int, size: int) -> str:
+    """Why what the cuts leave is too little to judge; "" where it is enough."""
+    if 2 * (stop - start) <= size + 2 * MSER_BATCH:
+        slowest = max(cuts, key=lambda name: sum(cuts[name]))
+        return f"{slowest} looks transient for half of the run or more"
+    return f"{stop - start} points of the grid are left" if stop - start < FEWEST else ""
 
 
 def _common_size(columns: dict[str, Floats]) -> int:
