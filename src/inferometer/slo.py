@@ -9,6 +9,7 @@
     each: ttft <= 0.5s and max_gap <= 0.2s        about every request by itself; attainment is how many kept it
     [app=chat] each: tpot <= 100ms                the same for one class of requests
     with token_deadline = 25ms                    the deadlines that `fluidity_index` is to be computed with
+    each: ttft_slowdown <= 3                      a bound that grows with the prompt: 3 times the prefill curve
 
 What it means, where it could mean two things:
 * `attainment` is the share of *all* requests that were to be sent which meet every `each` condition of their class. A
@@ -17,7 +18,8 @@ What it means, where it could mean two things:
 * A reply of exactly one token has no gap, so conditions on gaps (tpot, ttst, max_gap, stalls, stall_time) hold for it
   vacuously, and such cases are counted (`vacuous`); they are never a 0 that passes. A reply without any token meets
   nothing.
-* What was not measured is not met and not failed: the verdict is None.
+* What was not measured is not met and not failed: the verdict is None. (`scheduling_delay` and `ttft_slowdown` of a black
+  box need a prefill curve.)
 
 This module knows the names and dimensions of metrics and nothing of how they are computed: values come from functions
 that the caller gives. Text is parsed by hand, never evaluated.
@@ -46,7 +48,8 @@ Bools = NDArray[np.bool_]
 class Kind(NamedTuple):
     """What may be said about a metric: its dimension, and whether it has a value per request, or one for the run.
 
-    `gap`: it speaks of gaps between tokens. `external`: it is known only where a server or simulator tells.
+    `gap`: it speaks of gaps between tokens. `external`: it is known only where a server, a simulator or a prefill curve
+    tells.
     """
 
     dimension: str  # time | ratio | rate | count
@@ -71,6 +74,7 @@ METRICS: dict[str, Kind] = {
     "stall_time": Kind("time", gap=True),
     "stalls": Kind("count", gap=True),
     "scheduling_delay": Kind("time", external=True),
+    "ttft_slowdown": Kind("ratio", external=True),
     "fluidity_index": _RATIO,
     "on_time_fraction": _RATIO,
     "tbt": Kind("time", each=False),
@@ -95,7 +99,7 @@ METRICS: dict[str, Kind] = {
         )
     },
 }
-SETTINGS = ("first_deadline", "token_deadline", "stall_threshold")
+SETTINGS = ("first_deadline", "first_slack", "token_deadline", "stall_threshold")
 UNITS = {
     "time": {"s": "1", "ms": "0.001", "us": "0.000001", "µs": "0.000001"},
     "ratio": {"": "1", "%": "0.01"},
@@ -271,7 +275,7 @@ class Slo:
                     vacuous[condition.text] = vacuous.get(condition.text, 0) + int(empty.sum())
                     holds |= empty
                 if kind.external:
-                    unknown |= asked & np.isnan(values)
+                    unknown |= asked & np.isnan(values) & (output_tokens > 0)
                 good &= holds | ~asked
         return Attainment(good & ~unknown, unknown, vacuous)
 

@@ -230,7 +230,7 @@ def test_gaps_are_worth_what_their_requests_are(run_of):
     row = score(run_of(*slow)).row("tbt")
     assert row.n == 6000
     assert set(row.too_few) == {"p95", "p99"}
-    assert row.too_few["p99"] == pytest.approx(368 / 60 * 6000, rel=0.2)
+    assert 368 / 110 * 6000 < row.too_few["p99"] < 368 / 50 * 6000
     assert math.isnan(row.quantiles["p99"])
     mixed = [reply(i, tokens=1) for i in range(60)]
     for i, request in enumerate(mixed):

@@ -149,7 +149,7 @@ def test_what_a_person_declared_as_warm_up_is_not_searched(run_of, poisson):
     ("what", "says"),
     [
         ((99, 100, "ok"), "99 requests"),
-        ((200, 8_000, "ok"), "times the"),
+        ((200, 16_000, "ok"), "times the"),
         ((200, 100, "timeout"), "no request has a first token"),
     ],
 )

@@ -8,7 +8,7 @@ from inferometer.emulator import Schedule, serve_child
 from inferometer.errors import UserError
 from inferometer.load.options import Drive
 from inferometer.load.preflight import find
-from inferometer.search import prefill
+from inferometer.search import arms, prefill
 from inferometer.search.capacity import Ask, judge
 from inferometer.search.evidence import criteria
 from inferometer.search.measured import Measured, at_load, plan_of
@@ -74,6 +74,8 @@ def test_the_prefill_curve_of_a_server(tmp_path):
     schedule = Schedule(models=("m",), ttft_s=0.01, ttft_per_prompt_token_s=20e-6)
     with serve_child(schedule) as url:
         found = find([url])
-        curve = prefill.probe(found, tmp_path / "p", lengths=(16, 500, 2000), repeats=3)
+        curve = prefill.probe(
+            arms.measured(found, Drive()), tmp_path / "p", lengths=(16, 500, 2000), repeats=3
+        )
     assert curve.seconds(1000) == pytest.approx(0.03, rel=0.35)
     assert prefill.read_curve(tmp_path / "p") == curve

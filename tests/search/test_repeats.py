@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
-from inferometer.errors import UserError
+from inferometer.errors import NotMeasurable, UserError
 from inferometer.run import Manifest, Run
 from inferometer.search import repeats
+from inferometer.slo import parse
 from inferometer.stats.intervals import t_quantile
 from inferometer.timeline import build
 
@@ -109,11 +112,28 @@ def test_fixed_repeats():
     assert plain["metrics"]["ttft.p50"]["results"] == pytest.approx([0.1, 0.11])
 
 
-@pytest.mark.parametrize("text", ["5%", "ci<0%", "nothing.p50 ci<5%", "ttft ci<5%"])
+@pytest.mark.parametrize(
+    "text", ["5%", "ci<0%", "nothing.p50 ci<5%", "ttft ci<5%", "ttft.p75 ci<5%", "ttft.p99"]
+)
 def test_precisions_that_mean_nothing(text):
     """Refused before anything is measured."""
     with pytest.raises(UserError):
         repeats.parse_until(text)
+
+
+def test_a_precision_that_no_run_can_reach_costs_one_run():
+    """p99 of 200 requests is refused in every run; attainment without an SLO is refused before any."""
+    seeds = []
+
+    def measure(seed):
+        seeds.append(seed)
+        return run_of(0.1)
+
+    with pytest.raises(NotMeasurable, match="needs 368 values in a run, and the first has 200"):
+        repeats.repeat(measure, until=repeats.parse_until("ttft.p99 ci<5%"))
+    assert seeds == [0]
+    with pytest.raises(UserError, match="attainment needs an SLO"):
+        repeats.repeat(measure, until=repeats.parse_until("attainment ci<5%"))
 
 
 def test_arms_take_turns_in_random_blocks():
@@ -126,19 +146,50 @@ def test_arms_take_turns_in_random_blocks():
     assert len({tuple(t.arm for t in turns[k : k + 3]) for k in range(0, 36, 3)}) > 1
 
 
-def test_interleaved_runs_come_by_arm_and_block():
-    """What was run in a random order comes back in that of the blocks."""
+def arm(name, order, median_s=0.1, complete=True):
+    """An arm that notes when it was run on what."""
+
+    def run(plan, seed, folder):
+        order.append((name, plan, seed, folder))
+        made = run_of(median_s + seed)
+        manifest = msgspec.structs.replace(made.manifest, complete=complete)
+        return replace(made, manifest=manifest)
+
+    return run
+
+
+def test_interleaved_runs_come_by_arm_and_block(tmp_path):
+    """What was run in a random order comes back in that of the blocks; the arms of a block share a plan."""
     order = []
-
-    def arm(name):
-        def measure(seed):
-            order.append((name, seed))
-            return run_of(0.1 + seed)
-
-        return measure
-
-    found = repeats.interleave({"a": arm("a"), "b": arm("b")}, 3, seed=1)
-    assert sorted(order) == [(name, seed) for name in "ab" for seed in (1, 2, 3)]
+    arms = {"a": arm("a", order), "b": arm("b", order)}
+    found = repeats.interleave(arms, lambda seed: f"plan {seed}", tmp_path, repeats=3, seed=1)
+    assert sorted(map(str, order)) == sorted(
+        str((name, f"plan {seed}", seed, tmp_path / name / f"{seed - 1:03d}"))
+        for name in "ab"
+        for seed in (1, 2, 3)
+    )
     for runs in found.values():
         medians = [repeats.repeated("ttft.p50", [run]).results[0] for run in runs]
         assert medians == pytest.approx([1.1, 2.1, 3.1])
+
+
+def test_an_interrupted_run_ends_the_turns_and_the_repeats(tmp_path):
+    """A person's Ctrl-C is not the first of many: turns end at once; repeats keep what was whole."""
+    with pytest.raises(KeyboardInterrupt):
+        repeats.interleave({"a": arm("a", [], complete=False)}, str, tmp_path, repeats=2)
+    whole, cut = arm("a", []), arm("a", [], complete=False)
+    found = repeats.repeat(lambda seed: (cut if seed == 2 else whole)(None, seed, None), times=5)
+    assert len(found.runs) == 2
+    with pytest.raises(KeyboardInterrupt):
+        repeats.repeat(lambda seed: cut(None, seed, None), times=5)
+
+
+def test_repeats_that_are_there_already():
+    """Scored together they say what they would have said when they were made, with each run's doubts."""
+    runs = [run_of(m) for m in (0.10, 0.12, 0.14)]
+    found = repeats.together(runs, parse("ttft.p50 <= 0.13s"))
+    assert found.enough is None
+    assert found.met == (True, True, False)
+    assert found.valid == (True, True, True)
+    assert found.steady == ("steady",) * 3
+    assert next(row for row in found.rows if row.name == "ttft.p50").mean == pytest.approx(0.12)

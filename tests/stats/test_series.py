@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from inferometer.stats import (
     batch_means,
     clustered_mean_ci,
+    clustered_n,
     clustered_quantile_ci,
     effective_n,
     mean_ci,
@@ -235,3 +236,22 @@ def test_effective_n_of_clusters_needs_a_quantile():
     """Pooled values have no single worth."""
     with pytest.raises(ValueError, match="give q"):
         effective_n([1.0, 2.0], offsets=[0, 2])
+
+
+def test_clusters_that_are_alike_within_are_worth_one_each():
+    """Identical values in each cluster: as many as there are clusters; independent ones: as many as there are values."""
+    rng = np.random.default_rng(11)
+    offsets = np.arange(301) * 20
+    alike = np.repeat(rng.exponential(size=300), 20)
+    assert clustered_n(alike, offsets, 0.9) == pytest.approx(300, rel=0.02)
+    apart = rng.exponential(size=6000)
+    assert clustered_n(apart, offsets, 0.9) == pytest.approx(6000, rel=0.2)
+    assert clustered_n(apart, np.arange(6001), 0.9) == pytest.approx(6000, rel=0.02)
+
+
+def test_few_or_uneven_clusters_are_worth_no_more_than_their_number():
+    """Kish's count: ten equal ones are ten, one that holds nearly everything is about one, none are none."""
+    x = np.random.default_rng(12).exponential(size=1000)
+    assert clustered_n(x, np.arange(11) * 100, 0.5) == pytest.approx(10)
+    assert clustered_n(x, np.r_[0, np.arange(970, 1001)], 0.5) == pytest.approx(1.06, abs=0.02)
+    assert clustered_n(x[:0], np.zeros(1, int), 0.5) == 0

@@ -172,8 +172,9 @@ def _world(found: Found, asked: WorkloadSpec, folder: Path, options: dict[str, A
     from dataclasses import replace
 
     from inferometer.load.options import Drive, Patience
+    from inferometer.metrics.prefill import with_curve
     from inferometer.search.measured import Measured
-    from inferometer.search.prefill import estimate_scheduled, read_curve
+    from inferometer.search.prefill import read_curve
 
     names = ("connect_s", "first_token_s", "between_s", "total_s")
     patience = Patience(**{name: options[name] for name in names if options[name] is not None})
@@ -188,7 +189,7 @@ def _world(found: Found, asked: WorkloadSpec, folder: Path, options: dict[str, A
     if options["prefill"] is None:
         return world
     curve = read_curve(options["prefill"])
-    return lambda ask: estimate_scheduled(world(ask), curve)
+    return lambda ask: with_curve(world(ask), curve)
 
 
 # --- what is seen of it -----------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ ROWS = {
     "stall_time": "stall_time",
     "stalls": "stalls > {stall}",
     "scheduling_delay": "scheduling_delay",
+    "ttft_slowdown": "ttft_slowdown",
 }
 COUNTS = ("stalls",)
 PAST_SATURATION = (
@@ -387,7 +388,8 @@ def _lag(name: str, spread: dict[str, Any] | None) -> str:
 
 def footnotes(run: Run, card: Scorecard) -> Text:
     """Refused percentiles, failures beside percentiles, where token counts came from, and the run's own notes."""
-    notes = [*_refused(card), *_failures(card), *_counted(run), *_uncalibrated(run)]
+    notes = [*_refused(card), *_failures(card), *_curve(card)]
+    notes += [*_counted(run), *_uncalibrated(run)]
     notes += run.manifest.notes
     extra = len(notes) - SHOWN_NOTES
     shown = notes if extra <= 1 else [*notes[:SHOWN_NOTES], f"{extra} more in manifest.json"]
@@ -398,7 +400,12 @@ def _refused(card: Scorecard) -> Iterator[str]:
     needs: dict[str, int] = {}
     for name in ROWS:
         row = card.row(name)
-        needs |= {k: n for k, n in row.too_few.items() if row.n and k in ("p50", "p90", "p99")}
+        short = {k: n for k, n in row.too_few.items() if row.n and k in ("p50", "p90", "p99")}
+        if name == "tbt" and short:
+            told = ", ".join(f"{k} needs {n:,}" for k, n in short.items())
+            yield f"gaps of one request are alike: by what {row.n:,} of them are worth, tbt {told}"
+        elif name != "tbt":
+            needs |= short
     if needs:
         told = ", ".join(f"{name} needs {n}" for name, n in sorted(needs.items()))
         yield f"a dash is a percentile that so few samples cannot bound: {told}"
@@ -411,6 +418,19 @@ def _failures(card: Scorecard) -> Iterator[str]:
             f"the {failed:,} that failed are in no latency above but those with failures, "
             "where they count as infinite"
         )
+
+
+def _curve(card: Scorecard) -> Iterator[str]:
+    """What a prefill curve was used beyond, or for a server that it does not describe."""
+    used = card.prefill
+    if used is None:
+        return
+    curve = used.curve
+    if used.extrapolated:
+        probed = f"{curve.shortest:,} to {curve.longest:,} tokens"
+        yield f"{used.extrapolated:,} of {used.requests:,} prompts lie beyond those of the prefill curve ({probed})"
+    if curve.poor:
+        yield f"the prefill curve misses its own points by up to {curve.worst_residual:.0%}"
 
 
 def _uncalibrated(run: Run) -> Iterator[str]:

@@ -3,16 +3,22 @@
 Everything that a person can get wrong is found before any load is sent: the plan is made first, then the server is
 asked, then the folder is created; only then do workers start.
 Without a URL, an emulated server is started on loopback and measured, so that a first run needs nothing at all.
+
+A target with its options is an `Arm`: whatever is to be run on it (one plan, repeats, turns with another target, the
+ladder of a prefill curve) is handed to it, and it says where that was kept.
+    one run     RUN
+    --repeats   RUN/000, RUN/001, ...
+    --versus    RUN/a/000, RUN/b/000, ...
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
@@ -35,7 +41,12 @@ from inferometer.errors import UserError
 if TYPE_CHECKING:
     from inferometer.emulator import Schedule
     from inferometer.load.options import Drive
+    from inferometer.load.preflight import Found
+    from inferometer.plan import Plan
     from inferometer.run import Run
+    from inferometer.search.repeats import Arm
+    from inferometer.sim import Deployment
+    from inferometer.slo import Slo
     from inferometer.workload import WorkloadSpec
 
 DEMO_NOTE = "no URL was given: this is an emulated server on loopback"
@@ -56,7 +67,14 @@ OPTIONS = (
         opt("--workload NAME|FILE", "A profile, a trace, or a spec in YAML."),
         rare("--app NAME", "The application column: chat, code, agent, ..."),
         opt("--seed N", "Other prompts and times.  [0]", NOT_NEGATIVE),
+        opt("--repeats N", "N runs, each with a seed of its own.", AT_LEAST_1),
         rare("--workers N", "Processes that send.  [1]", AT_LEAST_1, default=1),
+    ),
+    *section(
+        "Repeat",
+        rare("--until PRECISION", "'ttft.p99 ci<5%': until it is known so well.  [at most 20 runs]"),
+        rare("--versus TARGET", "Another target, in turns with the first, in random order."),
+        rare("--prefill-curve [LENGTHS]", "First the TTFT of lone prompts, by length.  [16,64,256,1024,2048,4096]", is_flag=False, flag_value=""),
     ),
     *section(
         "Target",
@@ -94,6 +112,26 @@ OPTIONS = (
 # fmt: on
 
 
+class Wanted(NamedTuple):
+    """What was asked for, whatever it is to be run on."""
+
+    asked: WorkloadSpec
+    drive: Drive
+    slo: Slo | None
+    options: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where the result is to be kept."""
+        return Path(self.options["out"])
+
+    def plan(self, seed: int) -> Plan:
+        """The plan of one run."""
+        from inferometer.workload import make_plan
+
+        return make_plan(msgspec.structs.replace(self.asked, seed=seed))
+
+
 @verb(*OPTIONS)
 def command(**options: Any) -> int:
     """Send load on time, stamp every token, say what users feel.
@@ -103,43 +141,65 @@ def command(**options: Any) -> int:
     A simulated system may stand there too: sim:sarathi-serve?model=llama-3-8b
     """
     from inferometer import slo as slos
-    from inferometer.cli import card, wish
-    from inferometer.metrics import score
+    from inferometer.cli import repeats, target, wish
+    from inferometer.sim.target import is_simulated
 
+    options, lengths = repeats.lengths(options)
+    until = repeats.until(options)
     load = wish.picked(options)
     asked = wish.workload(load)
     drive = wish.drive(load, asked, options)
     slo = slos.parse(options["slo"], where="--slo") if options["slo"] else None
-    run = _measured([*options["urls"], *options["base_urls"]], asked, drive, options)
-    scored = score(run, slo, steady=options["steady"])
+    wanted = Wanted(asked, drive, slo, options)
+    wanted.plan(asked.seed)  # what is wrong with it is told before any server is asked
+    with _served([*options["urls"], *options["base_urls"]], quiet=options["quiet"]) as urls:
+        served = target.read(options | {"urls": urls, "base_urls": ()})
+        if options["versus"] is None and is_simulated(urls[0]):
+            _refuse_drivers()
+        options["out"] = options["out"] or _folder(served)
+        if options["versus"] is not None:
+            other = target.read(options | {"urls": (options["versus"],), "base_urls": ()})
+            arms = {"a": arm(served, wanted), "b": arm(other, wanted, options["versus"])}
+            return repeats.versus(arms, wanted)
+        if lengths is not None:
+            served = repeats.with_its_curve(served, wanted, lengths)
+        if options["repeats"] is not None or until is not None:
+            return repeats.series(arm(served, wanted), wanted, until)
+        return _once(arm(served, wanted), wanted)
+
+
+def _once(arm: Arm, wanted: Wanted) -> int:
+    from inferometer.cli import card
+    from inferometer.metrics import score
+
+    run = arm(wanted.plan(wanted.asked.seed), wanted.asked.seed, wanted.folder)
+    scored = score(run, wanted.slo, steady=wanted.options["steady"])
+    options = wanted.options
     card.present(run, scored, as_json=options["as_json"], quiet=options["quiet"])
     return card.exit_code_of_measuring(run, scored)
 
 
-def _measured(urls: list[str], asked: WorkloadSpec, drive: Drive, options: dict[str, Any]) -> Run:
-    from inferometer.cli import simulate, target
+def arm(served: Found | Deployment, wanted: Wanted, *names: str) -> Arm:
+    """A target with the options that were given for it, ready to be handed a plan; `names`: as a person wrote it."""
     from inferometer.cli.panel import watching
-    from inferometer.load.fleet import measure
-    from inferometer.sim.target import is_simulated
-    from inferometer.workload import make_plan
+    from inferometer.load.preflight import Found
+    from inferometer.search import arms
+    from inferometer.sim import Window
 
-    if any(map(is_simulated, urls)):
-        _refuse_drivers()
-        return simulate.simulated(asked, target.simulated(options, urls), options)
-    plan = make_plan(asked)
-    with _served(urls, quiet=options["quiet"]) as served:
-        found = target.found(options, served)
-        folder = Path(options["out"] or _folder(found.target.model))
-        with watching(not options["quiet"], drive.duration_s) as watch:
-            return measure(
-                plan,
-                found,
-                drive,
-                folder,
-                asked=_asked(urls, asked, options),
-                watch=watch,
-                telemetry=not options["no_telemetry"],
+    spec = _asked(wanted, names)
+    if not isinstance(served, Found):
+        window = Window(wanted.asked.duration_s, wanted.drive.warmup_s)
+        return arms.simulated(served, window=window, asked=spec)
+    telemetry = not wanted.options["no_telemetry"]
+
+    def run(plan: Plan, seed: int, folder: Path) -> Run:
+        with watching(not wanted.options["quiet"], wanted.drive.duration_s) as watch:
+            driven = arms.measured(
+                served, wanted.drive, asked=spec, watch=watch, telemetry=telemetry
             )
+            return driven(plan, seed, folder)
+
+    return run
 
 
 def _refuse_drivers() -> None:
@@ -155,7 +215,7 @@ _OF_DRIVERS = ("workers", "no_preflight", "no_telemetry", "save_text", "stamps")
 
 
 @contextmanager
-def _served(urls: list[str], *, quiet: bool) -> Iterator[list[str]]:
+def _served(urls: Sequence[str], *, quiet: bool) -> Iterator[Sequence[str]]:
     """`urls`; or, where there are none, that of an emulated server which lives as long as the measurement."""
     if urls:
         yield urls
@@ -183,18 +243,22 @@ def _demo() -> Schedule:
     )
 
 
-def _asked(urls: list[str], asked: WorkloadSpec, options: dict[str, Any]) -> dict[str, Any]:
+def _asked(wanted: Wanted, names: Sequence[str]) -> dict[str, Any]:
     """The spec as asked, for the manifest; of secrets only the fact that they were given."""
+    options = wanted.options
     return {
-        "urls": urls or ["emulated"],
-        "workload": msgspec.to_builtins(asked),
+        "urls": list(names or [*options["urls"], *options["base_urls"]] or ["emulated"]),
+        "workload": msgspec.to_builtins(wanted.asked),
         "slo": options["slo"],
         "with_key": options["api_key"] is not None,
     }
 
 
-def _folder(model: str) -> str:
-    """A new name under runs/: the time, to sort by, and the model, to know it by."""
+def _folder(served: Found | Deployment) -> str:
+    """A new name under runs/: the time, to sort by, and the model or the system, to know it by."""
+    from inferometer.load.preflight import Found
+
+    name = served.target.model if isinstance(served, Found) else f"sim-{served.system}"
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")[:-4] + "Z"
-    short = re.sub(r"[^A-Za-z0-9.-]+", "-", model.rsplit("/", 1)[-1])[:40].strip("-.")
+    short = re.sub(r"[^A-Za-z0-9.-]+", "-", name.rsplit("/", 1)[-1])[:40].strip("-.")
     return f"runs/{now}-{short or 'model'}"

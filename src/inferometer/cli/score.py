@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         "Judge",
         opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms', or a preset's name."),
         opt("--conventions", "The same run as other tools would score it, side by side."),
+        opt("--prefill FILE", "A prefill curve, in place of the run's own."),
         opt("--steady", "Leave out what came before and after the steady state."),
         rare("--no-intervals", "Leave out the intervals: quicker on a large run."),
     ),
@@ -31,15 +33,21 @@ if TYPE_CHECKING:
 def command(**options: Any) -> int:
     """The figures of a run, and how far to trust them.
 
-    RUN is a directory that measure wrote; an interrupted one is read, too.
+    RUN is a directory that measure wrote; an interrupted one is read, too, and
+    a folder of repeats is scored as such.
     """
     from inferometer import slo as slos
-    from inferometer.cli import card, export
-    from inferometer.load.recovery import read_run
+    from inferometer.cli import card, export, repeats
+    from inferometer.cli.compare import runs_in
     from inferometer.metrics import score
+    from inferometer.search.repeats import together
 
     slo = slos.parse(options["slo"], where="--slo") if options["slo"] else None
-    run = read_run(options["path"])
+    runs = [_knowing(run, options["prefill"]) for run in runs_in(options["path"])]
+    if runs[0].path != Path(options["path"]):
+        found = together(runs, slo)
+        return repeats.present(found, Path(options["path"]), as_json=options["as_json"])
+    run = runs[0]
     scored = score(run, slo, intervals=not options["no_intervals"], steady=options["steady"])
     form = "json" if options["as_json"] else options["form"]
     if options["conventions"]:
@@ -48,6 +56,14 @@ def command(**options: Any) -> int:
         click.echo(export.FORMATS[form](scored), nl=False)
         return card.exit_code(scored)
     return card.present(run, scored, as_json=form == "json")
+
+
+def _knowing(run: Run, curve: str | None) -> Run:
+    """The run with the prefill curve in a file, if one is named."""
+    from inferometer.metrics.prefill import with_curve
+    from inferometer.search.prefill import read_curve
+
+    return run if curve is None else with_curve(run, read_curve(curve))
 
 
 def _compare(run: Run, scored: Scorecard, form: str) -> int:

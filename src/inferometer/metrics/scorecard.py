@@ -22,6 +22,7 @@ from inferometer.clock import MILLISECOND, SECOND
 from inferometer.errors import UserError
 from inferometer.metrics import summary, tokens
 from inferometer.metrics.fluidity import Curve, fluidity_curve
+from inferometer.metrics.prefill import PrefillCurve, curve_of
 from inferometer.metrics.steady import Steady, steady_state, trimmed
 from inferometer.metrics.summary import Row, Value, plain
 from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO, NEEDS_STEADY, column_of
@@ -60,6 +61,15 @@ class Judgement:
     by_app: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """The prefill curve that was used, and for how many requests: all of these, and those that it extrapolates to."""
+
+    curve: PrefillCurve
+    requests: int
+    extrapolated: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scorecard:
     """All that is said about one run. `rows` are distributions, `values` single figures, both in the table's order."""
@@ -76,6 +86,7 @@ class Scorecard:
     workload: dict[str, Any]
     slo: Judgement | None
     curve: Curve | None
+    prefill: Prefill | None
 
     def row(self, metric: str) -> Row:
         """The row of a distribution."""
@@ -109,6 +120,8 @@ class Scorecard:
             out["slo"] = _judgement_dict(self.slo)
         if self.curve is not None:
             out["fluidity_curve"] = _curve_dict(self.curve)
+        if self.prefill is not None:
+            out["prefill"] = _prefill_dict(self.prefill)
         return out
 
 
@@ -157,6 +170,7 @@ def score(
         workload=run.manifest.workload,
         slo=judgement,
         curve=_curve(view) if intervals and len(view) else None,
+        prefill=_prefill(view),
     )
 
 
@@ -167,7 +181,7 @@ def view_of(run: Run, settings: Settings | None = None) -> View:
     timeline = tokens.token_chunks(tokens.take(run.timeline, rows))
     if isinstance(settings.first_deadline_ns, np.ndarray):
         settings = settings._replace(first_deadline_ns=settings.first_deadline_ns[rows])
-    return View(timeline, settings, _promised(run, timeline))
+    return View(timeline, settings, _promised(run, timeline), curve=curve_of(run))
 
 
 def attainment_of(view: View, slo: Slo) -> Attainment:
@@ -309,9 +323,16 @@ def _curve(view: View) -> Curve:
     return fluidity_curve(
         view.timeline,
         np.union1d(CURVE_NS, settings.token_deadline_ns),
-        first_deadline_ns=settings.first_deadline_ns,
+        first_deadline_ns=view.first_deadline_ns,
         promised=view.promised,
     )
+
+
+def _prefill(view: View) -> Prefill | None:
+    if view.curve is None:
+        return None
+    beyond = view.curve.extrapolates(view.timeline.prompt_tokens)
+    return Prefill(view.curve, len(view), int(beyond.sum()))
 
 
 def _requests_dict(requests: Requests) -> dict[str, Any]:
@@ -359,11 +380,27 @@ def _value_dict(value: Value) -> dict[str, Any]:
 
 
 def _settings_dict(settings: Settings) -> dict[str, Any]:
-    first = settings.first_deadline_ns
+    first, slack = settings.first_deadline_ns, settings.first_slack_ns
+    assert first is not None
     return {
         "stall_threshold": settings.stall_threshold_ns / SECOND,
         "first_deadline": None if isinstance(first, np.ndarray) else first / SECOND,
+        "first_slack": None if slack is None else slack / SECOND,
         "token_deadline": settings.token_deadline_ns / SECOND,
+    }
+
+
+def _prefill_dict(used: Prefill) -> dict[str, Any]:
+    curve = used.curve
+    return {
+        "constant": curve.constant_s,
+        "per_token": curve.per_token_s,
+        "per_token2": curve.per_token2_s,
+        "probed": [curve.shortest, curve.longest],
+        "worst_residual": curve.worst_residual,
+        "poor": curve.poor,
+        "requests": used.requests,
+        "extrapolated": used.extrapolated,
     }
 
 

@@ -33,7 +33,7 @@ from inferometer.timeline import Ints, Timeline
 CELLS = (100, 300)  # of the grid, at least and at most
 PER_CELL = 5  # requests that a cell should have, before it is made narrower
 FEWEST = 100
-GENERATIONS = 5
+GENERATIONS = 3
 QUEUE = "in flight"  # the series that shows a growing queue for sure
 BLOCK = 1 << 20  # chunks counted at a time: no second column of 20 M stamps
 
@@ -94,15 +94,8 @@ def steady_state(run: Run) -> Steady:
         return Steady("too short to tell", np.nan, np.nan, short)
     grid = _grid(timeline.intended_ns[measured])
     found = stats.steady_state(_series(run, grid))
-    if not measured.all() and not _closed(run):
-        # A queue that grew through a long warm-up is long by then, and what it still grows by looks small.
-        whole = _grid(timeline.intended_ns)
-        grown = stats.moving({QUEUE: _in_flight(timeline, whole)}, large=GROWTH)
-        if grown is not None:
-            grid, found = (
-                whole,
-                stats.SteadyState("no steady state", 0, grid.cells, str(grown), grown),
-            )
+    if not measured.all() and (grown := _grown(run, whole := _grid(timeline.intended_ns))):
+        grid, found = whole, grown
     edges_s = grid.edges_ns / SECOND
     bounds = float(edges_s[found.start]), float(edges_s[found.stop])
     if found.movement is None:
@@ -134,8 +127,8 @@ def _too_short(timeline: Timeline, measured: Bools) -> str:
     ttft = latency.ttft(timeline)
     if np.isnan(ttft[measured]).all():
         return "no request has a first token"
-    # A life without the queue, about which we ask: the quickest start of all, then a typical reply.
-    life_s = float(np.nanmin(ttft) + np.nanmedian(latency.ttlt(timeline) - ttft))
+    # A life without the queue, about which we ask: the quickest start of all, then a reply.
+    life_s = float(np.nanmin(ttft) + np.nanmean(latency.ttlt(timeline) - ttft))
     length_s = int(np.ptp(timeline.intended_ns[measured])) / SECOND
     if length_s < GENERATIONS * life_s:
         needed = f"{GENERATIONS} times the {life_s:.3g} s of a request are needed"
@@ -171,6 +164,19 @@ def _in_flight(timeline: Timeline, grid: Grid) -> Floats:
     steps = rates.in_flight(timeline)
     area = np.concatenate([[0.0], np.cumsum(np.diff(steps.t_ns) * steps.level[:-1])])
     return np.asarray(np.diff(np.interp(grid.edges_ns, steps.t_ns, area)) / grid.width_ns)
+
+
+def _grown(run: Run, whole: Grid) -> stats.SteadyState | None:
+    """A queue that grew from the first request of a declared warm-up on; None where none did.
+
+    By the measured phase it is long, and what it still grows by looks small beside it.
+    """
+    if _closed(run):
+        return None
+    grown = stats.moving({QUEUE: _in_flight(run.timeline, whole)}, large=GROWTH)
+    if grown is None:
+        return None
+    return stats.SteadyState("no steady state", 0, whole.cells, str(grown), grown)
 
 
 def _load_moved(run: Run, grid: Grid) -> stats.Movement | None:

@@ -1,8 +1,8 @@
 """From the values of a metric to what may be said about them: percentiles, intervals, and what is refused.
 
 A percentile is shown only where its sample could also bound it: below `stats.needed_n` (6 for the median, 36 for p90,
-368 for p99) it is refused, and the n that it needs is given. Gaps of one request are no independent values: theirs are
-counted as what they are worth (`stats.effective_n`). Percentiles interpolate linearly (numpy's default).
+368 for p99) it is refused, and the n that it needs is given. Gaps of one request are no independent values: they count
+as what they are worth (`stats.clustered_n`). Percentiles interpolate linearly (numpy's default).
 Intervals: requests share a queue, so theirs come from batches in order of arrival; gaps between tokens share a request,
 so theirs are clustered by it. An interval that the sample cannot carry is NaN, never a guess.
 """
@@ -103,7 +103,7 @@ def sample(view: View, metric: Distribution) -> Sample:
 def row(view: View, metric: Distribution, *, intervals: bool) -> Row:
     """The summary of one distribution."""
     found = sample(view, metric)
-    percents = LOWER if metric.higher_is_better else UPPER
+    percents = _percents(metric)
     short = {_name(p): needs(found, _name(p)) for p in percents}
     shown = [p for p in percents if short[_name(p)] is None]
     values = dict(zip(map(_name, shown), quantiles(found, shown), strict=True))
@@ -122,6 +122,15 @@ def row(view: View, metric: Distribution, *, intervals: bool) -> Row:
         _intervals(found, shown) if intervals else {},
         {name: n for name, n in short.items() if n is not None},
     )
+
+
+def percentiles(metric: str) -> tuple[str, ...]:
+    """The percentiles ("p50", ...) that a distribution's row has."""
+    return tuple(map(_name, _percents(DISTRIBUTIONS[metric])))
+
+
+def _percents(metric: Distribution) -> tuple[float, ...]:
+    return LOWER if metric.higher_is_better else UPPER
 
 
 def value(view: View, metric: Figure, *, intervals: bool) -> Value:
@@ -157,21 +166,13 @@ def needs(found: Sample, statistic: str) -> int | None:
     least = needed(statistic)
     if found.offset is None or len(found.values) < least:
         return least if len(found.values) < least else None
-    edges = np.unique(found.offset)
-    q = float(statistic[1:]) / 100
+    edges, worth = np.unique(found.offset), math.nan
     for requests in (ENOUGH, len(edges) - 1):
         part = edges[: requests + 1]
-        worth = _worth_of_gaps(found.values[: part[-1]], part, q)
+        worth = stats.clustered_n(found.values[: part[-1]], part, float(statistic[1:]) / 100)
         if worth >= least:
             return None
     return math.ceil(least * len(found.values) / worth)
-
-
-def _worth_of_gaps(values: Array, edges: Ints, q: float) -> float:
-    """Their effective n; where requests are too few to tell, no more than there are requests (Kish's count of them)."""
-    worth = stats.effective_n(values, q, edges)
-    sizes = np.diff(edges).astype(float)
-    return float(sizes.sum()) ** 2 / float(sizes @ sizes) if math.isnan(worth) else worth
 
 
 def statistic(found: Sample, name: str) -> float:

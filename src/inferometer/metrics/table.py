@@ -65,6 +65,11 @@ def _unlucky(name: str) -> Distribution:
     )
 
 
+def _scheduling_delay(view: View) -> Floats:
+    known = latency.scheduling_delay(view.timeline)
+    return np.where(np.isnan(known), column_of(view, "ttft") - view.zero_load_s, known)
+
+
 def column_of(view: View, name: str) -> Floats:
     """The values of a metric for each request [R], NaN where undefined; computed once per view."""
     if name not in view.columns:
@@ -149,8 +154,16 @@ _LATENCIES = (
     Distribution(
         "scheduling_delay",
         "s",
-        "prefill began minus intended send time, where the server or simulator says when; not measurable otherwise",
-        lambda v: latency.scheduling_delay(v.timeline),
+        "prefill began minus intended send time, where the server or simulator says when; else ttft minus the prefill "
+        "curve at its prompt's length, an estimate that may lie below 0; not measurable without either",
+        _scheduling_delay,
+    ),
+    Distribution(
+        "ttft_slowdown",
+        "1",
+        "ttft over the prefill curve at its prompt's length, which is what it would be at zero load; not measurable "
+        "without a curve",
+        lambda v: column_of(v, "ttft") / v.zero_load_s,
     ),
     Distribution(
         "ttft_from_sent",

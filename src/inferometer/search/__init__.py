@@ -6,22 +6,20 @@
     compare      two sides: effects with intervals, shift function, crossings, flip table, gates
     repeats      several runs of one thing: declared looks, variances, randomized blocks
     lengths      from a pilot to the length of a run
-    prefill      TTFT at zero load by prompt length
+    prefill      TTFT at zero load by prompt length, measured
 
-Knows runs, metrics, SLOs and statistics; only `measured` and `prefill.probe` know of servers.
+Knows runs, metrics, SLOs and statistics; only `measured` knows of servers.
 """
 
 from inferometer.search.capacity import Ask, Capacity, Probe, Search, World, capacity
 from inferometer.search.compare import Comparison, compare
 from inferometer.search.lengths import needed
-from inferometer.search.prefill import PrefillCurve
 from inferometer.search.repeats import interleave, repeat
 
 __all__ = [
     "Ask",
     "Capacity",
     "Comparison",
-    "PrefillCurve",
     "Probe",
     "Search",
     "World",

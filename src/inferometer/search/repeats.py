@@ -8,24 +8,29 @@ Looking after each run whether it is enough, and stopping then, spoils an interv
 are declared before (`Looks`), each with its share of the error (Lan & DeMets 1983), and all hold together.
 
 Two systems take turns in random order within each block, so that a drift of the host or the hour touches both alike;
-with the k-th block goes the k-th seed, the same for all (common random numbers): pairs, for `compare`.
+with the k-th block goes the k-th seed, and the plan that it makes, the same for all (common random numbers): pairs, for
+`compare`.
+
+Knows no server: what is repeated is an `Arm`, measured or simulated.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from inferometer import stats
-from inferometer.errors import UserError
+from inferometer.errors import NotMeasurable, UserError
 from inferometer.metrics import summary as summaries
 from inferometer.metrics.scorecard import Scorecard, score
 from inferometer.metrics.summary import plain
-from inferometer.metrics.table import DISTRIBUTIONS, FIGURES
+from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO
+from inferometer.plan import Plan
 from inferometer.run import Run
 from inferometer.slo import Slo
 from inferometer.stats import UNKNOWN, Interval
@@ -37,6 +42,9 @@ LEVEL = 0.95
 SHOWN = ("ttft.p50", "ttft.p99", "tbt.p50", "tbt.p99", "ttlt.p50", "ttlt.p99", "request_rate", "token_rate")  # fmt: skip
 
 Measure = Callable[[int], Run]  # the seed of a repeat -> its run
+Arm = Callable[
+    [Plan, int, Path], Run
+]  # what serves: (a plan, a seed, a new folder) -> the run, kept in that folder
 
 
 class Until(NamedTuple):
@@ -65,11 +73,18 @@ class Repeated(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Repeats, what they say together, and whether they were enough (None: nobody asked for a precision)."""
+    """Repeats, what they say together, and whether they were enough (None: nobody asked for a precision).
+
+    By run: `valid`, whether its instrument vouches for it; `steady`, its steady-state verdict; `met`, whether it met the
+    SLO (None: not asked, or not to be said).
+    """
 
     runs: tuple[Run, ...]
     rows: tuple[Repeated, ...]
     enough: bool | None
+    valid: tuple[bool, ...]
+    steady: tuple[str, ...]
+    met: tuple[bool | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -77,6 +92,9 @@ class Series(NamedTuple):
             "repeats": len(self.runs),
             "enough": self.enough,
             "runs": [None if run.path is None else str(run.path) for run in self.runs],
+            "valid": list(self.valid),
+            "steady_state": list(self.steady),
+            "slo_met": list(self.met),
             "metrics": {row.name: _row_dict(row) for row in self.rows},
         }
 
@@ -91,9 +109,15 @@ def parse_until(text: str, *, most: int = MOST) -> Until:
             f"{text!r} is no precision", where="--until", remedy="write 'ttft.p99 ci<5%'"
         )
     name = match[1] or "ttft.p50"
-    known = DISTRIBUTIONS if "." in name else FIGURES
-    if name.partition(".")[0] not in known:
+    metric, _, statistic = name.partition(".")
+    if metric not in (DISTRIBUTIONS if statistic else FIGURES):
         raise UserError(f"no statistic is called {name!r}", where="--until", remedy="ttft.p99, say")
+    if statistic and statistic not in (shown := ("mean", *summaries.percentiles(metric))):
+        raise UserError(
+            f"a scorecard of {metric} has no {statistic}",
+            where="--until",
+            remedy="take " + ", ".join(shown),
+        )
     if most < FIRST_LOOK:
         raise UserError(f"a precision needs {FIRST_LOOK} repeats or more", where="--repeats")
     return Until(name, float(match[2]) / 100, most)
@@ -107,21 +131,52 @@ def repeat(
     seed: int = 0,
     slo: Slo | None = None,
 ) -> Series:
-    """Run `measure` `times` times, or `until` it is precise enough; the k-th repeat has the seed `seed` + k."""
+    """Run `measure` `times` times, or `until` it is precise enough; the k-th repeat has the seed `seed` + k.
+
+    A run that a person interrupted is the last, and does not count.
+    """
     most = until.most if until is not None else times
     if most is None or most < 1:
         raise UserError("how many repeats?", where="--repeats")
+    if until is not None and until.name in NEEDS_SLO and slo is None:
+        raise UserError(f"{until.name} needs an SLO", where="--until", remedy="give --slo")
     looks = looks_of(until) if until is not None else {}
     runs: list[Run] = []
     cards: list[Scorecard] = []  # each run is scored once, however often it is looked at
     enough: bool | None = None
     while len(runs) < most and not enough:
-        runs.append(measure(seed + len(runs)))
-        cards.append(score(runs[-1], slo))
+        run = measure(seed + len(runs))
+        if not run.manifest.complete:
+            break
+        runs.append(run)
+        cards.append(score(run, slo))
+        if until is not None and math.isnan(_seen(cards[0], until.name)[0]):
+            raise NotMeasurable(_missing(cards[0], until.name))
         if until is not None and len(runs) in looks:
             seen = _repeated(until.name, cards, looks[len(runs)])
             enough = stats.precise_enough(seen.mean, seen.interval, until.relative)
-    return Series(tuple(runs), _rows(cards, until, looks.get(len(runs), LEVEL)), enough)
+    if not runs:
+        raise KeyboardInterrupt
+    return _series(runs, cards, until, enough)
+
+
+def together(runs: Sequence[Run], slo: Slo | None = None) -> Series:
+    """What runs that are there already say together, as repeats of one thing."""
+    return _series(runs, [score(run, slo) for run in runs], None, None)
+
+
+def _series(
+    runs: Sequence[Run], cards: Sequence[Scorecard], until: Until | None, enough: bool | None
+) -> Series:
+    level = LEVEL if until is None else looks_of(until).get(len(runs), LEVEL)
+    return Series(
+        tuple(runs),
+        _rows(cards, until, level),
+        enough,
+        tuple(card.valid for card in cards),
+        tuple(card.steady_state.verdict for card in cards),
+        tuple(None if card.slo is None else card.slo.met for card in cards),
+    )
 
 
 def looks_of(until: Until) -> dict[int, float]:
@@ -179,6 +234,15 @@ def _seen(card: Scorecard, name: str) -> tuple[float, float]:
     return value, _half(row.ci.get(statistic, UNKNOWN))
 
 
+def _missing(card: Scorecard, name: str) -> str:
+    """Why the first run has no such number, before nineteen more are made that have none either."""
+    metric, _, statistic = name.partition(".")
+    if not statistic or statistic not in card.row(metric).too_few:
+        return f"{name} was not measured in the first run"
+    row = card.row(metric)
+    return f"{name} needs {row.too_few[statistic]:,} values in a run, and the first has {row.n:,}; make runs longer"
+
+
 def _half(ci: Interval) -> float:
     z = stats.intervals.normal_quantile((1 + summaries.LEVEL) / 2)
     return (ci.hi - ci.lo) / (2 * z)
@@ -202,11 +266,31 @@ def blocks(arms: Sequence[str], repeats: int, seed: int = 0) -> Iterator[Turn]:
             yield Turn(block, arms[int(k)], seed + block)
 
 
-def interleave(measures: dict[str, Measure], repeats: int, seed: int = 0) -> dict[str, list[Run]]:
-    """Run every arm `repeats` times in randomized blocks: {arm: its runs, by block}, ready for `compare`."""
-    out: dict[str, list[Run]] = {arm: [] for arm in measures}
-    for turn in blocks(tuple(measures), repeats, seed):
-        out[turn.arm].append(measures[turn.arm](turn.seed))
+def interleave(
+    arms: Mapping[str, Arm],
+    plan: Callable[[int], Plan],
+    folder: Path,
+    *,
+    repeats: int,
+    seed: int = 0,
+    told: Callable[[Turn], None] | None = None,
+) -> dict[str, list[Run]]:
+    """Run every arm `repeats` times in randomized blocks: {arm: its runs, by block}, ready for `compare`.
+
+    `plan(seed)` makes a block's plan, once for all arms. Runs lie in `folder`/ARM/BLOCK; `told` hears of each turn before
+    it. An incomplete run (a person interrupted it) ends everything with KeyboardInterrupt.
+    """
+    out: dict[str, list[Run]] = {arm: [] for arm in arms}
+    plans: dict[int, Plan] = {}
+    for turn in blocks(tuple(arms), repeats, seed):
+        if turn.seed not in plans:
+            plans = {turn.seed: plan(turn.seed)}
+        if told is not None:
+            told(turn)
+        run = arms[turn.arm](plans[turn.seed], turn.seed, folder / turn.arm / f"{turn.block:03d}")
+        if not run.manifest.complete:
+            raise KeyboardInterrupt
+        out[turn.arm].append(run)
     return out
 
 

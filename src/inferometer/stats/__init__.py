@@ -58,6 +58,7 @@ from inferometer.stats.resampling import (
 from inferometer.stats.series import (
     batch_means,
     clustered_mean_ci,
+    clustered_n,
     clustered_quantile_ci,
     effective_n,
     needed_effective_n,
@@ -96,6 +97,7 @@ __all__ = [
     "block_length",
     "boundary",
     "clustered_mean_ci",
+    "clustered_n",
     "clustered_quantile_ci",
     "crossings",
     "difference_ci",

@@ -124,6 +124,20 @@ def effective_n(
     return _worth(error.variance, float(x.var()), x.size) if error.variance >= 0 else math.nan
 
 
+def clustered_n(values: npt.ArrayLike, offsets: npt.ArrayLike, q: float) -> float:
+    """How many independent values would know quantile `q` as well as these clusters do, if clusters were independent.
+
+    Their number over the design effect (Kish 1965, 8.2): what a sample is by its size, whatever queue it went through;
+    `effective_n` asks about that, too. Of fewer than `FEWEST` clusters (by Kish's count), no more than there are.
+    """
+    pool = _Pool.of(values, offsets)
+    sizes = np.diff(pool.edges).astype(float)
+    if _too_few(np.diff(pool.edges)):
+        return float(sizes.sum()) ** 2 / float(sizes @ sizes) if sizes.size else 0.0
+    pulls = pool.pulls(q)
+    return _worth(float(pulls.var()) / pulls.size, q * (1 - q), pool.ordered.size)
+
+
 def series_mean_ci(values_in_order: npt.ArrayLike, level: float = 0.95) -> Interval:
     """Interval of the mean of a correlated series; `UNKNOWN` below `FEWEST` effective values.
 
@@ -242,13 +256,13 @@ class _Pool(NamedTuple):
         return least._replace(dependent=any(worth.dependent for worth in found))
 
     def _worth_at(self, p: float) -> _Worth:
-        pulls = self._pulls(p)
+        pulls = self.pulls(p)
         error = mean_error(pulls)
         n = _worth(error.variance, p * (1 - p), self.ordered.size)
         clustered = self.ordered.size > pulls.size
         return _Worth(n, error.dof, dependent=error.dependent or clustered)
 
-    def _pulls(self, p: float) -> Floats:
+    def pulls(self, p: float) -> Floats:
         """Each cluster's pull on the CDF at quantile `p`: C (below_c - p n_c) / N, of mean 0.
 
         Values tied with the quantile count in the proportion that makes the pooled CDF there exactly p.

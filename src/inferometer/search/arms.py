@@ -1,0 +1,56 @@
+"""What serves a plan, as one kind of function: an `Arm` takes a plan, a seed and a new folder, and keeps a Run there.
+
+Repeats, randomized blocks, prefill ladders and studies run arms, and cannot tell a server from a simulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from inferometer.load.fleet import Watch, measure
+from inferometer.load.options import Drive
+from inferometer.load.preflight import Found
+from inferometer.plan import Plan
+from inferometer.run import Run, write_run
+from inferometer.search.repeats import Arm
+from inferometer.sim import Deployment, Window, simulate
+
+
+def measured(
+    found: Found,
+    drive: Drive,
+    *,
+    asked: dict[str, Any] | None = None,
+    watch: Watch | None = None,
+    telemetry: bool = True,
+) -> Arm:
+    """A server; `asked` goes to the manifest as what a person wanted."""
+
+    def arm(plan: Plan, seed: int, folder: Path) -> Run:
+        spec = _seeded(asked, seed)
+        return measure(plan, found, drive, folder, asked=spec, watch=watch, telemetry=telemetry)
+
+    return arm
+
+
+def simulated(
+    deployment: Deployment, *, window: Window | None = None, asked: dict[str, Any] | None = None
+) -> Arm:
+    """A simulated system; `window` says what is warm-up and when no more is sent."""
+
+    def arm(plan: Plan, seed: int, folder: Path) -> Run:
+        run = simulate(plan, deployment, window=window)
+        run.manifest.spec |= _seeded(asked, seed)
+        return replace(run, path=write_run(run, folder))
+
+    return arm
+
+
+def _seeded(asked: dict[str, Any] | None, seed: int) -> dict[str, Any]:
+    """`asked` with the seed of this run in its workload."""
+    asked = asked or {}
+    if "workload" not in asked:
+        return asked
+    return asked | {"workload": asked["workload"] | {"seed": seed}}
