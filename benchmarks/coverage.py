@@ -1,11 +1,13 @@
-"""Do the nominal 95 % intervals cover? Simulated queues with known truth; ours beside the iid interval of other tools.
+"""Do the nominal 95 % intervals cover? Systems with known truth; ours beside the iid interval of other tools.
 
-    python benchmarks/coverage.py                 the whole table: about two minutes on one core
+    python benchmarks/coverage.py                 the whole table: about three minutes on one core
     python benchmarks/coverage.py --replicates 50 --only 'M/M/1 0.8'
 
 Each line is one statistic of one system at one run length. "worth" is the median effective n, "covers" is over the runs
 in which an interval is given, "wrong" over all runs: a printed interval that misses the truth. ± is the median half width.
-TTFT is wait + service, in mean service times; runs start in steady state. Token gaps are in ms.
+TTFT is wait + service, in mean service times; runs start in steady state. "emulator" is our own emulated server's schedule,
+played in virtual time: eight slots, first come first served, a lognormal time to the first token, five tokens with stalls;
+its times are in seconds, its truth comes from a long run. Token gaps are in ms.
 Target: 92 to 98 % wherever at least nine of ten runs are given an interval; a star says that a line misses it by more than
 the error of this simulation. Where fewer runs are given one, those are the runs that met little congestion, and they
 cover less: no rule that sees only the run can tell, so "wrong" is the figure to read there.
@@ -15,6 +17,7 @@ Atoms (M/D/1's p50 is the bare service time; an iteration takes one of few durat
 from __future__ import annotations
 
 import argparse
+import heapq
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -22,7 +25,9 @@ from typing import NamedTuple
 import numpy as np
 
 from inferometer import stats
+from inferometer.emulator.schedule import Asked, Schedule, steps
 
+GapsOf = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 QS = (0.5, 0.9, 0.99)
 NAMES = ("mean", "p50", "p90", "p99")
 Rng = np.random.Generator
@@ -105,6 +110,41 @@ def ggc(rho: float, *lengths: int) -> System:
     )
 
 
+SLOTS, BURN, TOKENS = 8, 300, 5
+SCHEDULE = Schedule(
+    ttft_s=0.1, ttft_sigma=0.3, gap_s=0.02, gap_sigma=0.2, stall_s=0.2, stall_probability=0.03
+)
+
+
+def emulated(rho: float, n: int, rng: Rng) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """TTFT [n], and the token gaps with their offsets, of n requests to the emulator's schedule at a load of `rho`."""
+    n += BURN
+    name = str(rng.integers(1 << 62))
+    asked = [Asked(max_tokens=TOKENS, request_id=f"{name}{i}") for i in range(n)]
+    due = np.array([[at for at, _ in steps(SCHEDULE, one)] for one in asked]) / 1e9
+    service = 0.1 + (TOKENS - 1) * (0.02 + 0.03 * 0.2)
+    arrive = np.cumsum(rng.exponential(service / (rho * SLOTS), n)).tolist()
+    free = [0.0] * SLOTS
+    begin = np.empty(n)
+    for i, (at, takes) in enumerate(zip(arrive, due[:, -1].tolist(), strict=True)):
+        begin[i] = max(at, free[0])
+        heapq.heapreplace(free, begin[i] + takes)
+    ttft = begin - arrive + due[:, 0]
+    return ttft[BURN:], np.diff(due[BURN:], axis=1).ravel(), np.arange(n - BURN + 1) * (TOKENS - 1)
+
+
+def emulator(rho: float, *lengths: int) -> System:
+    def runs(n: int, reps: int, rng: Rng) -> np.ndarray:
+        return np.array([emulated(rho, n, rng)[0] for _ in range(reps)])
+
+    return System(
+        f"emulator {rho}",
+        runs,
+        lambda: of_sample(runs(400_000, 1, np.random.default_rng(96))),
+        lengths,
+    )
+
+
 def iid(*lengths: int) -> System:
     z = np.array([0, 1.2815515655446, 2.3263478740408])
     return System(
@@ -125,6 +165,7 @@ SYSTEMS = (
     md1(0.8, 2_000, 10_000, 50_000),
     ggc(0.7, 2_000, 10_000, 50_000),
     ggc(0.85, 10_000, 50_000),
+    emulator(0.7, 1_000, 6_000),
 )
 
 
@@ -239,7 +280,7 @@ def request_lines(system: System, reps: int, seed: int) -> Iterator[str]:
             todo -= batch
         for k, name in enumerate(NAMES):
             yield line(
-                f"{system.name:12s} {n:7d} {name:4s}",
+                f"{system.name:13s}{n:7d} {name:4s}",
                 truth[k],
                 np.median(worth[k]),
                 ours[k],
@@ -247,34 +288,47 @@ def request_lines(system: System, reps: int, seed: int) -> Iterator[str]:
             )
 
 
-def token_lines(reps: int, seed: int) -> Iterator[str]:
-    truth = decode_truth()
-    for n in (300, 2_000, 10_000):
-        rng = np.random.default_rng([seed, n])
-        ours, peers, worth = (
-            [Tally() for _ in NAMES],
-            [Tally() for _ in NAMES],
-            [[] for _ in NAMES],
-        )
-        for _ in range(min(reps, 600_000 // n)):
-            run = decode(n + 600, rng)
-            values, offsets = pooled_gaps(run, slice(300, -300))
-            found = stats.clustered_quantile_ci(values, offsets, QS)
-            ours[0].add(stats.clustered_mean_ci(values, offsets))
-            peers[0].add(stats.mean_ci(values))
-            worth[0].append(np.nan)
-            for k, interval in enumerate(found, start=1):
-                ours[k].add(interval)
-                peers[k].add(stats.quantile_ci(values, QS[k - 1]))
-                if len(worth[k]) < 30:
-                    worth[k].append(stats.effective_n(values, QS[k - 1], offsets))
-        for k, name in enumerate(NAMES):
-            label = f"token gaps   {n:7d} {name:4s}"
-            yield line(label, truth[k], np.median(worth[k]), ours[k], peers[k])
+def batched(n: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    """The gaps of n requests to the batched server, which share its iterations, and their offsets."""
+    return pooled_gaps(decode(n + 600, rng), slice(300, -300))
+
+
+def streamed(n: int, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    """The gaps of n requests to the emulator, in ms, and their offsets."""
+    _, gaps, offsets = emulated(0.7, n, rng)
+    return 1e3 * gaps, offsets
+
+
+def streamed_truth() -> list[float]:
+    return of_sample(streamed(200_000, np.random.default_rng(95))[0])
+
+
+GAPS = (
+    ("token gaps", batched, decode_truth, (300, 2_000, 10_000)),
+    ("emulator gaps", streamed, streamed_truth, (300, 2_000)),
+)
+
+
+def token_lines(name: str, gaps: GapsOf, truth: list[float], n: int, todo: range) -> Iterator[str]:
+    rng = np.random.default_rng([todo.start, n])
+    ours, peers, worth = [Tally() for _ in NAMES], [Tally() for _ in NAMES], [[] for _ in NAMES]
+    for _ in todo:
+        values, offsets = gaps(n, rng)
+        ours[0].add(stats.clustered_mean_ci(values, offsets))
+        peers[0].add(stats.mean_ci(values))
+        worth[0].append(np.nan)
+        for k, interval in enumerate(stats.clustered_quantile_ci(values, offsets, QS), start=1):
+            ours[k].add(interval)
+            peers[k].add(stats.quantile_ci(values, QS[k - 1]))
+            if len(worth[k]) < 30:
+                worth[k].append(stats.effective_n(values, QS[k - 1], offsets))
+    for k, statistic in enumerate(NAMES):
+        label = f"{name:13s}{n:7d} {statistic:4s}"
+        yield line(label, truth[k], np.median(worth[k]), ours[k], peers[k])
 
 
 HEAD = (
-    f"{'system':12s} {'n':>7s} {'of':4s} {'truth':>8s} {'worth':>8s} | {'covers':>7s} {'given':>6s} "
+    f"{'system':13s}{'n':>7s} {'of':4s} {'truth':>8s} {'worth':>8s} | {'covers':>7s} {'given':>6s} "
     f"{'wrong':>6s} {'±':>6s} | {'iid':>6s} {'±':>6s}"
 )
 
@@ -295,7 +349,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replicates", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="part of a system's name, or 'token'")
+    parser.add_argument("--only", default="", help="part of a system's name")
     asked = parser.parse_args()
     began = time.perf_counter()
     print(HEAD, flush=True)
@@ -303,9 +357,13 @@ def main() -> None:
         if asked.only in system.name:
             for told in request_lines(system, asked.replicates, asked.seed):
                 print(told, flush=True)
-    if asked.only in "token gaps":
-        for told in token_lines(asked.replicates, asked.seed):
-            print(told, flush=True)
+    for name, gaps, truth, lengths in GAPS:
+        if asked.only in name:
+            known = truth()
+            for n in lengths:
+                todo = range(asked.seed, asked.seed + min(asked.replicates, 600_000 // n))
+                for told in token_lines(name, gaps, known, n, todo):
+                    print(told, flush=True)
     print(f"* outside 92 to 98 % beyond simulation error; {time.perf_counter() - began:.0f} s")
 
 

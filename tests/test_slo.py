@@ -102,6 +102,16 @@ def test_each_means_each_unless_a_share_is_given(text, implied):
         ("ttft.p99 <= 1s and __import__('os')", "__import__", "unknown metric"),
         ("with speed = 1s", "speed", "unknown setting"),
         ("with token_deadline = 0s", "", "above 0"),
+        ("with token_deadline = 1s", "", "ask for nothing"),
+        ("with token_deadline = 1s and token_deadline = 2s; goodput > 1", ";", "another value"),
+        ("attainment >= 95", "95", "between 0 and 1"),
+        ("error_rate <= 101 %", "101 %", "between 0 and 1"),
+        ("each: fluidity_index >= -0.1", "-0.1", "between 0 and 1"),
+        ("ttft.p99 <= -1s", "-1s", "0 or more"),
+        ("ttft.p99 <= 1e400s", "1e400s", "0 or more"),
+        ("ttft.p99 <= ١s", "١s", "a number"),
+        ("etalon; ttft.p99 <= 1s", "etalon", "is a preset"),
+        ("reading-speed and ttft.p99 <= 1s", "reading-speed", "is a preset"),
     ],
 )
 def test_an_error_points_at_its_token(text, token, says):

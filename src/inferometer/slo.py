@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -52,14 +53,14 @@ class Kind(NamedTuple):
     tells.
     """
 
-    dimension: str  # time | ratio | rate | count
+    dimension: str  # time | share (of 1) | ratio | rate | count
     each: bool = True
     single: bool = False
     gap: bool = False
     external: bool = False
 
 
-_TIME, _RATIO = Kind("time"), Kind("ratio")
+_TIME, _SHARE = Kind("time"), Kind("share")
 METRICS: dict[str, Kind] = {
     "ttft": _TIME,
     "ttfat": _TIME,
@@ -75,17 +76,17 @@ METRICS: dict[str, Kind] = {
     "stalls": Kind("count", gap=True),
     "scheduling_delay": Kind("time", external=True),
     "ttft_slowdown": Kind("ratio", external=True),
-    "fluidity_index": _RATIO,
-    "on_time_fraction": _RATIO,
+    "fluidity_index": _SHARE,
+    "on_time_fraction": _SHARE,
     "tbt": Kind("time", each=False),
     "connect": Kind("time", each=False),
     **{
         f"{name}_with_failures": Kind("time", each=False)
         for name in ("ttft", "ttfat", "ttlt", "tpot", "normalized_latency", "max_gap")
     },
-    "attainment": Kind("ratio", each=False, single=True),
-    "error_rate": Kind("ratio", each=False, single=True),
-    "fluidity_index_pooled": Kind("ratio", each=False, single=True),
+    "attainment": Kind("share", each=False, single=True),
+    "error_rate": Kind("share", each=False, single=True),
+    "fluidity_index_pooled": Kind("share", each=False, single=True),
     "mean_in_flight": Kind("count", each=False, single=True),
     "peak_in_flight": Kind("count", each=False, single=True),
     **{
@@ -102,6 +103,7 @@ METRICS: dict[str, Kind] = {
 SETTINGS = ("first_deadline", "first_slack", "token_deadline", "stall_threshold")
 UNITS = {
     "time": {"s": "1", "ms": "0.001", "us": "0.000001", "µs": "0.000001"},
+    "share": {"": "1", "%": "0.01"},
     "ratio": {"": "1", "%": "0.01"},
     "rate": {"": "1", "/s": "1"},
     "count": {"": "1"},
@@ -332,6 +334,8 @@ class _Parser:
                 break
         if not self.at_end():
             self.fail("conditions are joined by 'and', clauses by ';'", self.word())
+        if not run and not each:
+            self.fail("settings ask for nothing: add a condition", "")
         run += _implied(run, each)
         return Slo(self.text.strip(), tuple(run), tuple(each), self.settings, name, source)
 
@@ -378,7 +382,8 @@ class _Parser:
         ns = round(self.quantity("time") * SECOND)
         if ns < 1:
             self.fail("a duration must be above 0", "")
-        self.settings[name] = ns
+        if self.settings.setdefault(name, ns) != ns:
+            self.fail(f"{name} has another value already", "")
 
     def condition(self, app: str | None, *, each: bool) -> Condition:
         self.skip()
@@ -387,6 +392,10 @@ class _Parser:
         kind = METRICS.get(metric)
         if kind is None:
             self.back(metric)
+            if (preset := self.match(r"[\w.-]+") or "") in PRESETS:
+                self.back(preset)
+                self.fail(f"{preset} is a preset, and stands alone", preset)
+            self.back(preset)
             self.fail(f"unknown metric {metric!r}{_nearest(metric, METRICS)}", metric)
         statistic = self.statistic(metric, kind, each=each)
         self.skip()
@@ -411,7 +420,7 @@ class _Parser:
             self.pos = dot
             what = f"{metric} of one request" if each else metric
             self.fail(f"{what} is a single value; leave out {found!r}", found)
-        percentile = re.fullmatch(r"p(\d+(?:\.\d+)?)", name)
+        percentile = re.fullmatch(r"p([0-9]+(?:\.[0-9]+)?)", name)
         if percentile and 0 < float(percentile[1]) < 100:
             return name
         if name not in {"mean", "max", "min"}:
@@ -423,7 +432,8 @@ class _Parser:
 
     def quantity(self, dimension: str) -> float:
         self.skip()
-        number = self.match(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+        begin = self.pos
+        number = self.match(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
         if number is None:
             self.fail("expected a number", self.word())
         self.skip()
@@ -436,7 +446,14 @@ class _Parser:
             self.fail(
                 f"{want}, not {unit!r}" if unit else f"{want}: add the unit", unit or self.word()
             )
-        return float(Decimal(number) * Decimal(units[unit]))
+        bound = float(Decimal(number) * Decimal(units[unit]))
+        most = 1.0 if dimension == "share" else sys.float_info.max
+        if not 0 <= bound <= most:
+            written = self.text[begin : self.pos]
+            self.pos = begin
+            what = "between 0 and 1, or 0 % and 100 %" if dimension == "share" else "of 0 or more"
+            self.fail(f"a {dimension} is a number {what}", written)
+        return bound
 
     # --- the cursor ---
 

@@ -294,7 +294,13 @@ def test_an_unmeasured_condition_decides_nothing(run_of):
 
 def test_the_vocabulary_of_slos_is_that_of_the_scorecard():
     """Every name that an SLO may use is computed here, in the dimension that it is parsed in."""
-    units = {"time": {"s"}, "ratio": {"1"}, "count": {"1"}, "rate": {"requests/s", "tokens/s"}}
+    units = {
+        "time": {"s"},
+        "share": {"1"},
+        "ratio": {"1"},
+        "count": {"1"},
+        "rate": {"requests/s", "tokens/s"},
+    }
     for name, kind in METRICS.items():
         found = FIGURES[name] if kind.single else DISTRIBUTIONS[name]
         assert found.unit in units[kind.dimension], name

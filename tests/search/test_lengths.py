@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inferometer.errors import UserError
+from inferometer.errors import NotMeasurable, UserError
 from inferometer.metrics import score
 from inferometer.search.capacity import Ask
 from inferometer.search.lengths import needed
@@ -37,7 +37,25 @@ def test_a_pilot_that_cannot_tell_says_so():
     assert np.isnan(row.now)
 
 
-def test_unknown_statistics_are_refused():
-    """Also a figure, which has no percentile."""
-    with pytest.raises(UserError):
-        needed(pilot(100), ["token_rate"])
+def test_what_the_card_refuses_is_not_shown_here():
+    """p99 of 120 requests is planned for, and not claimed to have been seen; twenty requests are the least."""
+    p99, p50 = needed(pilot(120, load=2.0), ["ttlt.p99", "ttlt.p50"], precision=0.9)
+    assert np.isnan(p99.seen)
+    assert p99.requests >= 368
+    assert p50.seen > 0
+    assert p50.requests >= 20
+
+
+def test_past_saturation_no_length_helps():
+    """A pilot without a steady state plans nothing, and says why."""
+    with pytest.raises(NotMeasurable, match=r"in flight rises .* a lower load does"):
+        needed(pilot(2_000, load=16.0))
+
+
+@pytest.mark.parametrize(
+    "name", ["token_rate", "ttft", "ttft.max", "ttft.pxx", "ttft.p0", "ttft.p100", "ttft.p", ""]
+)
+def test_unknown_statistics_are_refused(name):
+    """Also a figure, which has no percentile, and percentiles that are none."""
+    with pytest.raises(UserError, match="no statistic is called"):
+        needed(pilot(100), [name])

@@ -34,7 +34,7 @@ def test_the_planned_run_has_the_planned_precision():
 def test_a_queue_needs_more_requests_than_independent_ones(mm1):
     """At load 0.7 the same precision takes several times the requests, and the planned run then has it."""
     rng = np.random.default_rng(3)
-    plans = [requests_for_quantile(mm1(0.7, 4000, rng), 0.9, 0.15).requests for _ in range(15)]
+    plans = [requests_for_quantile(mm1(0.7, 8000, rng), 0.9, 0.15).requests for _ in range(15)]
     shuffled = requests_for_quantile(rng.permutation(mm1(0.7, 4000, rng)), 0.9, 0.15).requests
     typical = int(np.median(plans))
     assert typical > 5 * shuffled
@@ -42,14 +42,14 @@ def test_a_queue_needs_more_requests_than_independent_ones(mm1):
     for _ in range(15):
         (ci,) = series_quantile_ci(mm1(0.7, typical, rng), [0.9])
         widths.append((ci.hi - ci.lo) / 2 / (math.log(10) / 0.3))
-    assert np.nanmedian(widths) == pytest.approx(0.15, rel=0.3)
+    assert np.median(widths) == pytest.approx(0.15, rel=0.4)
 
 
 def test_existence_can_ask_for_more_than_precision():
     """A tail that is known to ±60 % from few requests still needs the sample that its interval needs."""
     plan = requests_for_quantile(np.random.default_rng(4).exponential(size=300), 0.99, 0.6)
     assert plan.because == "existence"
-    assert plan.effective_n == needed_n(0.99)
+    assert needed_n(0.99) <= plan.effective_n <= needed_n(0.99) * (2.1 / 1.96) ** 2
 
 
 def test_clusters_are_planned_in_requests():

@@ -14,8 +14,6 @@ from inferometer.stats import (
     clustered_quantile_ci,
     effective_n,
     mean_ci,
-    needed_effective_n,
-    needed_n,
     proportion_ci,
     quantile,
     quantile_ci,
@@ -108,10 +106,13 @@ def test_independent_values_get_their_order_statistics():
     assert not np.any(given, axis=0)[2]
 
 
-def test_needed_effective_n_is_higher_once_dependence_was_seen():
-    """Independent values need their order statistics, dependent ones also a worth that is itself known."""
-    assert needed_effective_n(0.99, dependent=False) == needed_n(0.99) == 368
-    assert [needed_effective_n(q) for q in (0.5, 0.9, 0.99)] == [20, pytest.approx(100), 368]
+def test_a_run_that_knows_little_says_so_by_width(mm1):
+    """At load 0.8 a thousand requests are worth about twenty: every run has an interval, wide, and most hold the truth."""
+    rng = np.random.default_rng(13)
+    found = [series_mean_ci(mm1(0.8, 1000, rng)) for _ in range(120)]
+    assert np.isfinite(found).all()
+    assert np.mean([ci.lo <= 5 <= ci.hi for ci in found]) >= 0.85
+    assert np.median([ci.hi - ci.lo for ci in found]) > 3
 
 
 @modest

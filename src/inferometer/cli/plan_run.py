@@ -70,12 +70,23 @@ def render(rows: Sequence[Needed], precision: float, level: float) -> Iterator[R
         shown.add_row(
             row.name,
             row.because,
-            "-" if math.isnan(row.seen) else f"{card.number(1e3 * row.seen)} ms",
+            _seen(row),
             "-" if math.isnan(row.now) else f"{row.now:.1%}",
             "-" if row.requests is None else f"{row.requests:,}",
             "-" if row.seconds is None else duration(row.seconds),
         )
     yield shown
+
+
+def _seen(row: Needed) -> str:
+    """The pilot's own value, in its unit."""
+    from inferometer.cli.card import number
+    from inferometer.metrics.table import DISTRIBUTIONS
+
+    timed = DISTRIBUTIONS[row.name.partition(".")[0]].unit == "s"
+    if math.isnan(row.seen):
+        return "-"
+    return f"{number(1e3 * row.seen)} ms" if timed else number(row.seen)
 
 
 def duration(seconds: float) -> str:

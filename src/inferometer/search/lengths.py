@@ -1,21 +1,23 @@
 """How long must a run be? From a pilot run to the requests and minutes that a stated precision asks for.
 
 The arithmetic is `stats.planning`'s; here a pilot's metrics are put to it, and requests become time at the pilot's rate.
-An answer holds for the pilot's load: nearer to saturation every request is worth less.
+An answer holds for the pilot's load: nearer to saturation every request is worth less, and past it no length helps.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from inferometer import stats
-from inferometer.errors import UserError
+from inferometer.errors import NotMeasurable, UserError
 from inferometer.metrics import summary as summaries
 from inferometer.metrics.scorecard import view_of
+from inferometer.metrics.steady import steady_state
 from inferometer.metrics.summary import plain
 from inferometer.metrics.table import DISTRIBUTIONS, FIGURES
 from inferometer.metrics.view import View
@@ -44,6 +46,11 @@ def needed(
     """The run length for ±`precision` of each statistic ("ttft.p99"), by a pilot run."""
     if not 0 < precision < 1:
         raise UserError("a precision lies between 0 and 1", where="--precision")
+    steady = steady_state(run)
+    if steady.in_place_of_numbers:
+        raise NotMeasurable(
+            f"the pilot has no steady state: {steady.reason}; no length helps, a lower load does"
+        )
     view = view_of(run)
     rate = FIGURES["offered_rate"].value(view)
     if run.plan is not None and run.plan.concurrency is not None:
@@ -52,11 +59,7 @@ def needed(
 
 
 def _needed(view: View, name: str, precision: float, level: float, rate: float) -> Needed:
-    metric, _, statistic = name.partition(".")
-    if metric not in DISTRIBUTIONS or not (statistic == "mean" or statistic.startswith("p")):
-        raise UserError(
-            f"no statistic is called {name!r}", where="--metric", remedy="ttft.p99, say"
-        )
+    metric, statistic = _named(name)
     found = summaries.sample(view, DISTRIBUTIONS[metric])
     if not len(found.values):
         return Needed(name, math.nan, math.nan, None, None, "not measured")
@@ -67,12 +70,26 @@ def _needed(view: View, name: str, precision: float, level: float, rate: float) 
     else:
         q = float(statistic[1:]) / 100
         length = stats.requests_for_quantile(found.values, q, precision, level, offset)
-    seen, ci = summaries.statistic(found, statistic), summaries.interval(found, statistic)
+    refused = statistic != "mean" and summaries.needs(found, statistic) is not None
+    seen = math.nan if refused else summaries.statistic(found, statistic)
+    ci = summaries.interval(found, statistic)
     now = (ci.hi - ci.lo) / 2 / seen if seen > 0 else math.nan
     if length is None:
         return Needed(name, seen, now, None, None, "the pilot is too short to tell")
     seconds = length.requests / rate if rate > 0 else None
     return Needed(name, seen, now, length.requests, seconds, length.because)
+
+
+def _named(name: str) -> tuple[str, str]:
+    """ "ttft.p99" as its metric and its statistic, a percentile between 0 and 100 or the mean."""
+    metric, _, statistic = name.partition(".")
+    percentile = re.fullmatch(r"p([0-9]+(?:\.[0-9]+)?)", statistic)
+    known = statistic == "mean" or (percentile and 0 < float(percentile[1]) < 100)
+    if metric not in DISTRIBUTIONS or not known:
+        raise UserError(
+            f"no statistic is called {name!r}", where="--metric", remedy="ttft.p99, say"
+        )
+    return metric, statistic
 
 
 def _means(values: np.ndarray[Any, Any], offset: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

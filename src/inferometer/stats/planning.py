@@ -15,8 +15,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from inferometer.stats.intervals import at_rank, normal_quantile, sorted_values, t_quantile
-from inferometer.stats.series import BATCHES, FEWEST, effective_n, needed_effective_n
+from inferometer.stats.intervals import (
+    at_rank,
+    needed_n,
+    normal_quantile,
+    sorted_values,
+    t_quantile,
+)
+from inferometer.stats.series import BATCHES, FEWEST, effective_n
 
 
 class RunLength(NamedTuple):
@@ -49,9 +55,10 @@ def requests_for_quantile(
     if not (at > 0 and math.isfinite(sparsity)):
         return None
     dependent = worth < ordered.size
-    z = t_quantile((1 + level) / 2, BATCHES - 1) if dependent else normal_quantile((1 + level) / 2)
+    plain = normal_quantile((1 + level) / 2)
+    z = t_quantile((1 + level) / 2, BATCHES - 1) if dependent else plain
     precise = q * (1 - q) * (z * sparsity / (precision * at)) ** 2
-    return _length(precise, needed_effective_n(q, level, dependent=dependent), requests / worth)
+    return _length(precise, needed_n(q, level) * (z / plain) ** 2, requests / worth)
 
 
 def requests_for_mean(
@@ -63,13 +70,16 @@ def requests_for_mean(
     if not (worth > 0 and mean != 0):
         return None
     z = t_quantile((1 + level) / 2, BATCHES - 1)
-    return _length(float(x.var()) * (z / (precision * mean)) ** 2, FEWEST, x.size / worth)
+    return _length(
+        float(x.var()) * (z / (precision * mean)) ** 2, FEWEST * worth / x.size, x.size / worth
+    )
 
 
 def _length(precise: float, exists: float, requests_per_effective: float) -> RunLength:
     need = max(precise, exists)
     because: Literal["precision", "existence"] = "precision" if precise > exists else "existence"
-    return RunLength(math.ceil(need * requests_per_effective), math.ceil(need), because)
+    requests = max(math.ceil(need * requests_per_effective), FEWEST)
+    return RunLength(requests, math.ceil(need), because)
 
 
 def _quantile_and_sparsity(ordered: npt.NDArray[Any], q: float) -> tuple[float, float]:

@@ -15,9 +15,10 @@ cannot leave the sample where the tail is thin. This needs one sort, draws nothi
 queues is measured by benchmarks/coverage.py.
 
 Rules: tokens are never counted or resampled as if independent; values and clusters come in the order they were sent;
-`UNKNOWN` where the effective n is too small to be known, or to carry the answer. The effective n is itself an estimate,
-and a run that happened to meet no congestion looks both better and surer than it is: so the bar is higher once
-dependence was seen, and a quantile takes the smallest effective n found between the median and itself.
+`UNKNOWN` below twenty values, and where the effective n has no order statistics on both sides of a quantile. No other bar:
+the effective n is itself an estimate, a run that happened to meet no congestion looks both better and surer than it is, and
+a bar on it would let only such runs pass (it took the mean's coverage from 91 to 83 % at M/M/1 0.8 with 1,000 requests). A
+wide interval is the honest one. A quantile takes the smallest effective n found between the median and itself.
 What no method here can see: a disturbance slower or rarer than the run. Only repeats show that.
 """
 
@@ -34,7 +35,6 @@ from inferometer.stats.intervals import (
     Floats,
     Interval,
     interval_at_ranks,
-    needed_n,
     normal_quantile,
     proportion_ci,
     sorted_values,
@@ -42,11 +42,7 @@ from inferometer.stats.intervals import (
 )
 
 BATCHES = 20  # within the 10 to 30 of Schmeiser 1982, Oper. Res. 30: more buys little, and leaves more correlation
-FEWEST = 20  # values, clusters, or effective values below which dependence cannot be judged at all
-SURE_N = (
-    100  # effective values whose count is known well enough to be acted on, whatever the quantile
-)
-SURE_TAIL = 10  # ... or this many effective values beyond the quantile
+FEWEST = 20  # values or clusters below which dependence cannot be judged at all
 SUSPICION = 2.0  # lag-1 z score, and (as the same 2.3 % tail) batch variance, from which values count as dependent
 
 Ints = npt.NDArray[np.int64]
@@ -139,15 +135,15 @@ def clustered_n(values: npt.ArrayLike, offsets: npt.ArrayLike, q: float) -> floa
 
 
 def series_mean_ci(values_in_order: npt.ArrayLike, level: float = 0.95) -> Interval:
-    """Interval of the mean of a correlated series; `UNKNOWN` below `FEWEST` effective values.
+    """Interval of the mean of a correlated series; `UNKNOWN` below `FEWEST` values, or with an infinite one.
 
     t with the skewness adjustment of N-Skart (Willink 2005, Commun. Stat. 34; after Johnson 1978, JASA 73): a mean
     of latencies errs further upwards than downwards.
     """
     x = np.asarray(values_in_order, float)
-    if not effective_n(x) >= FEWEST:  # NaN fails too: a short series, or an infinite value in it
-        return UNKNOWN
     error = mean_error(x)
+    if math.isnan(error.variance):
+        return UNKNOWN
     groups = error.dof + 1
     root, t = math.sqrt(error.variance), t_quantile((1 + level) / 2, error.dof)
     beta = error.skewness / (6 * math.sqrt(groups))
@@ -208,16 +204,6 @@ def clustered_mean_ci(
     return series_mean_ci(mean + (totals - mean * sizes) * (sizes.size / flat.size), level)
 
 
-def needed_effective_n(q: float, level: float = 0.95, *, dependent: bool = True) -> float:
-    """The effective n from which an interval of quantile `q` is given.
-
-    Independent values need what their order statistics need. Where dependence was estimated, that estimate must have
-    something to stand on: `SURE_TAIL` effective values beyond the quantile or `SURE_N` in all.
-    """
-    need = float(max(needed_n(q, level), FEWEST))
-    return max(need, min(SURE_TAIL / min(q, 1 - q), SURE_N)) if dependent else need
-
-
 class _Worth(NamedTuple):
     n: float
     dof: float
@@ -241,8 +227,6 @@ class _Pool(NamedTuple):
         # Student's t wants more than the normal: Korn & Graubard's adjustment, as a smaller n.
         shrink = normal_quantile((1 + level) / 2) / t_quantile((1 + level) / 2, worth.dof)
         n = worth.n * shrink**2 if worth.dependent else worth.n
-        if not n >= needed_effective_n(q, level, dependent=worth.dependent):
-            return UNKNOWN
         return interval_at_ranks(self.ordered, q, n, level)
 
     def worth(self, q: float) -> _Worth:
