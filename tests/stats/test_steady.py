@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from inferometer.stats import mser5, steady_state, trend, warm_up
+from inferometer.stats import moving, mser5, steady_state, trend, warm_up
 
 
 def test_mser5_minimises_the_standard_error():
@@ -105,3 +105,49 @@ def test_too_short_and_malformed_grids():
         steady_state({"a": np.ones(50), "b": np.ones(51)})
     with pytest.raises(ValueError, match="without a value"):
         steady_state({"a": np.full(50, math.nan)})
+
+
+def test_a_spike_in_the_first_half_is_no_warm_up():
+    """A series that is zero but for a rare wait has no transient at the wait, quiet as its second half may be."""
+    x = np.zeros(300)
+    x[[20, 21, 95]] = 1.0
+    assert warm_up(x) == 0
+
+
+def test_a_warm_up_is_no_drain_seen_backwards():
+    """A cold tenth is cut at the start, and nothing at the end."""
+    x = np.random.default_rng(9).gamma(16, 1 / 16, 300)
+    x[:30] += 5
+    found = steady_state({"ttft": x})
+    assert found.verdict == "steady"
+    assert 30 <= found.start <= 40
+    assert found.stop == 300
+
+
+def test_a_transient_that_does_not_matter_is_kept():
+    """A first tenth that is surely higher, by a part in a hundred, moves the mean by a thousandth."""
+    x = np.random.default_rng(10).normal(100, 0.1, 300)
+    x[:30] += 1
+    assert warm_up(x) == 0
+
+
+def test_half_a_run_of_transient_is_too_short_to_tell():
+    """Where the cut takes half, nobody knows what is left; a trend would have been told."""
+    rng = np.random.default_rng(11)
+    x = np.r_[rng.normal(11, 0.5, 160), rng.normal(10, 0.5, 140)]
+    found = steady_state({"token rate": x})
+    assert found.verdict == "too short to tell"
+    assert "half of the run" in found.reason
+
+
+def test_the_first_large_and_shown_movement_is_named():
+    """With its direction and its share of the mean; a small one, or noise, is none."""
+    rng = np.random.default_rng(12)
+    noise, rise = rng.normal(10, 1, 200), np.linspace(5, 15, 200) + rng.normal(0, 1, 200)
+    found = moving({"noise": noise, "queue": rise})
+    assert found.series == "queue"
+    assert found.rise == pytest.approx(1.0, rel=0.2)
+    assert str(found).startswith("queue rises by")
+    assert str(moving({"queue": rise[::-1]})).startswith("queue falls by")
+    assert moving({"noise": noise}) is None
+    assert moving({"queue": rise}, large=2.0) is None

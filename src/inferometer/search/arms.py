@@ -16,6 +16,7 @@ from inferometer.plan import Plan
 from inferometer.run import Run, write_run
 from inferometer.search.repeats import Arm
 from inferometer.sim import Deployment, Window, simulate
+from inferometer.sim.simulate import WHOLE
 
 
 def measured(
@@ -36,7 +37,7 @@ def measured(
 
 
 def simulated(
-    deployment: Deployment, *, window: Window | None = None, asked: dict[str, Any] | None = None
+    deployment: Deployment, *, window: Window = WHOLE, asked: dict[str, Any] | None = None
 ) -> Arm:
     """A simulated system; `window` says what is warm-up and when no more is sent."""
 
