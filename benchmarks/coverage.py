@@ -1,6 +1,6 @@
 """Do the nominal 95 % intervals cover? Systems with known truth; ours beside the iid interval of other tools.
 
-    python benchmarks/coverage.py                 the whole table: about three minutes on one core
+    python benchmarks/coverage.py                 the whole table: about five minutes on one core
     python benchmarks/coverage.py --replicates 50 --only 'M/M/1 0.8'
 
 Each line is one statistic of one system at one run length. "worth" is the median effective n, "covers" is over the runs

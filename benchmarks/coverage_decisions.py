@@ -1,6 +1,6 @@
 """Do differences, shares, repeats and decisions err as often as they say? Systems with known truth.
 
-    python benchmarks/coverage_decisions.py       about a minute on one core
+    python -m benchmarks.coverage_decisions         about two minutes on one core
 
 Intervals are to cover 92 to 98 % (of 95 %); tests and gates are to err in at most 5 %. A star says that a line misses that by
 more than the error of this simulation. Beside each stands what an analysis without the correction would do: intervals for
