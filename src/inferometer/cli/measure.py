@@ -189,6 +189,7 @@ def arm(served: Found | Deployment, wanted: Wanted, *names: str) -> Arm:
     spec = _asked(wanted, names)
     if not isinstance(served, Found):
         window = Window(wanted.asked.duration_s, wanted.drive.warmup_s)
+        spec = {name: spec[name] for name in ("workload", "slo")}  # no URL, and no key
         return arms.simulated(served, window=window, asked=spec)
     telemetry = not wanted.options["no_telemetry"]
 

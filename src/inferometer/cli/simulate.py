@@ -73,25 +73,20 @@ def command(**options: Any) -> int:
 
     asked = wish.workload(wish.picked(options))
     slo = slos.parse(options["slo"], where="--slo") if options["slo"] else None
-    run = simulated(asked, system.deployment(options), options)
+    run = _simulated(asked, system.deployment(options), options)
     return card.present(run, score(run, slo), as_json=options["as_json"], quiet=options["quiet"])
 
 
-def simulated(asked: WorkloadSpec, served: Deployment, options: dict[str, Any]) -> Run:
-    """The run, written to its folder, of `simulate` and of `measure sim:...`; the spec in its manifest is as asked.
-
-    Of `options` it takes `warmup_s`, `slo` and `out`.
-    """
-    from dataclasses import replace
-
-    from inferometer.run import write_run
-    from inferometer.sim import Window, simulate
+def _simulated(asked: WorkloadSpec, served: Deployment, options: dict[str, Any]) -> Run:
+    """The run, kept in its folder."""
+    from inferometer.search import arms
+    from inferometer.sim import Window
     from inferometer.workload import make_plan
 
+    spec = {"workload": msgspec.to_builtins(asked), "slo": options["slo"]}
     window = Window(asked.duration_s, options["warmup_s"])
-    run = simulate(make_plan(asked), served, window=window)
-    run.manifest.spec |= {"workload": msgspec.to_builtins(asked), "slo": options["slo"]}
-    return replace(run, path=write_run(run, Path(options["out"] or _folder(served.system))))
+    arm = arms.simulated(served, window=window, asked=spec)
+    return arm(make_plan(asked), asked.seed, Path(options["out"] or _folder(served.system)))
 
 
 def _folder(name: str) -> str:
