@@ -14,6 +14,7 @@ from inferometer.errors import EXIT_OK, UserError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SHOWN = 5  # malformed rows
 QUANTITIES = {
     "prompt_tokens": "prompt tokens",
     "output_tokens": "output tokens",
@@ -24,27 +25,55 @@ QUANTITIES = {
 @verb(
     click.Argument(["what"], metavar="NAME|FILE|RUN"),
     *section(
+        "Read",
+        rare("--format NAME", "The trace's format, where it is not seen from its content."),
+        opt("--strict", "Refuse a trace with malformed rows."),
+    ),
+    *section(
         "Result",
-        rare("--format NAME", "The trace's format, where it is not seen from its first line."),
+        opt("--save NAME|FILE", "Keep a trace as a profile, for --workload."),
         opt("--profiles", "List the profiles that ship, by name.", is_eager=True, expose_value=False,
             callback=lambda ctx, _param, wanted: _list_profiles(ctx) if wanted else None),
         json_option(),
     ),
 )  # fmt: skip
-def command(*, what: str, format: str | None, as_json: bool) -> int:  # noqa: A002
-    """What a trace, a profile or a run asks for: lengths, arrivals, sharing.
+def command(
+    *,
+    what: str,
+    format: str | None,  # noqa: A002
+    strict: bool,
+    save: str | None,
+    as_json: bool,
+) -> int:
+    """What a trace, a profile, a spec or a run asks for: lengths, arrivals, sharing.
 
-    FILE is a trace of any format that measure replays; RUN a run directory.
+    FILE is whatever measure's --workload takes: a trace of any format (or a
+    folder of one), a profile, a spec. RUN is a run directory.
     """
     from inferometer.cli import card
     from inferometer.workload.describe import describe
 
-    told = describe(_thing(what, format))
+    thing = _thing(what, format, strict=strict)
+    saved = _saved(thing, save, what) if save is not None else None
+    told = describe(thing)
     if as_json:
-        click.echo(card.plain_json(told))
+        click.echo(card.plain_json(told | ({"saved": saved} if saved else {})))
     else:
         card.show(render(what, told))
+        if saved:
+            click.echo(f"saved to {saved}")
     return EXIT_OK
+
+
+def _saved(thing: Any, save: str, what: str) -> str:
+    """Where the profile of a trace was written."""
+    from inferometer.workload.profiles import profile_of, save_profile
+    from inferometer.workload.tally import Tally
+    from inferometer.workload.traces import Trace
+
+    if not isinstance(thing, Trace | Tally):
+        raise UserError("only a trace is made into a profile", where=what)
+    return str(save_profile(profile_of(thing, Path(save).stem), save))
 
 
 def render(what: str, told: dict[str, Any]) -> Iterator[RenderableType]:
@@ -67,6 +96,11 @@ def render(what: str, told: dict[str, Any]) -> Iterator[RenderableType]:
         rate = f"{number(arrivals['rate_per_s'])} per second over {number(arrivals['span_s'])} s"
         yield line("arrivals", f"{rate} · CV of gaps {_known(arrivals['cv'])}")
         yield line("", f"index of dispersion at {idc}")
+        if arrivals["tick_s"]:
+            raw = _known(arrivals["cv_as_stamped"])
+            yield line(
+                "", f"stamps are {arrivals['tick_s']:.3g} s ticks, spread here; CV as stamped {raw}"
+            )
     if told.get("prefix"):
         yield line(
             "sharing", f"{told['prefix']['cached_share']:.0%} of prompt tokens were seen before"
@@ -75,24 +109,38 @@ def render(what: str, told: dict[str, Any]) -> Iterator[RenderableType]:
         sessions = told["sessions"]
         turns = number(sessions["requests"]["mean"])
         yield line("sessions", f"{sessions['count']:,}, of {turns} requests in the mean")
-    for place, note in enumerate(told.get("notes", ())):
+    for place, note in enumerate([*_problems(told), *told.get("notes", ())]):
         yield line("" if place else "note", note)
 
 
-def _thing(what: str, form: str | None) -> Any:
-    """The trace, profile or plan that is meant."""
-    from inferometer.run import load_run
-    from inferometer.workload import read_trace
-    from inferometer.workload.profiles import load_profile
+def _problems(told: dict[str, Any]) -> Iterator[str]:
+    """The rows that could not be read: how many, and the first of them."""
+    found = told.get("problems") or {"rows": 0}
+    if found["rows"]:
+        yield f"{found['rows']:,} rows could not be read and are left out:"
+        yield from found["first"][:SHOWN]
+        if found["rows"] > SHOWN:
+            yield f"... and {found['rows'] - SHOWN:,} more (--json lists the first 20)"
 
-    path = Path(what)
-    if path.is_dir():
-        plan = load_run(path).plan
+
+def _thing(what: str, form: str | None, *, strict: bool) -> Any:
+    """The trace (or its tally), profile or plan that is meant."""
+    from inferometer.cli import wish
+    from inferometer.run import load_run
+    from inferometer.workload import make_plan
+    from inferometer.workload.profiles import load_profile
+    from inferometer.workload.tally import read_or_tally
+
+    kind = wish.meant(what) if form is None else "trace"
+    if kind == "run":
+        plan = load_run(Path(what)).plan
         if plan is None:
             raise UserError("this run has no plan", where=what)
         return plan
-    if path.is_file() and path.suffix != ".json":
-        return read_trace(path, form)
+    if kind == "trace":
+        return read_or_tally(what, form, strict=strict)
+    if kind == "spec":
+        return make_plan(wish.workload(wish.Load(workload=what, strict=strict)))
     return load_profile(what)
 
 

@@ -66,6 +66,7 @@ OPTIONS = (
         opt("--output-tokens LENGTH", "64, uniform:low=16,high=256, ...  [64]"),
         opt("--workload NAME|FILE", "A profile, a trace, or a spec in YAML."),
         rare("--app NAME", "The application column: chat, code, agent, ..."),
+        rare("--strict", "Refuse a trace with malformed rows."),
         opt("--seed N", "Other prompts and times.  [0]", NOT_NEGATIVE),
         opt("--repeats N", "N runs, each with a seed of its own.", AT_LEAST_1),
         rare("--workers N", "Processes that send.  [1]", AT_LEAST_1, default=1),

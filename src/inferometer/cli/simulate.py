@@ -45,6 +45,7 @@ OPTIONS = (
         opt("--prompt-tokens LENGTH", "256, lognormal:median=512,sigma=1, ...  [256]"),
         opt("--output-tokens LENGTH", "64, uniform:low=16,high=256, ...  [64]"),
         rare("--app NAME", "The application column: chat, code, agent, ..."),
+        rare("--strict", "Refuse a trace with malformed rows."),
         opt("--seed N", "Other prompts, times and routes.  [0]", NOT_NEGATIVE),
     ),
     *section(

@@ -4,7 +4,7 @@ The rules of the defaults, in one place:
     nothing asked       closed loop, 8 in flight, 64 requests, 256 prompt tokens, 64 output tokens
     --concurrency N     closed loop, 8 requests per slot
     --rate R            open loop, Poisson, for 60 s
-    a trace             its own times and lengths, all of it
+    a trace             its own times and lengths, all of it (a run directory is one: what it was asked, again)
     a profile           its own times and lengths, for 60 s; with --rate, its times scaled to that rate
 A limit that is given (--requests, --duration) replaces the default one. `--duration` is the measured time: a warm-up
 comes before it, and is planned in addition.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,6 +25,8 @@ from inferometer.spec import parse, read_mapping, short_form
 from inferometer.workload import WorkloadSpec
 from inferometer.workload.arrivals import Closed, arrivals
 from inferometer.workload.profiles import load_profile
+from inferometer.workload.replay import Replay
+from inferometer.workload.traces import detected
 
 CONCURRENCY = 8
 REQUESTS_PER_SLOT = 8
@@ -47,6 +49,7 @@ class Load:
     prompt_tokens: str | None = None
     output_tokens: str | None = None
     app: str | None = None
+    strict: bool = False
     seed: int | None = None
 
 
@@ -57,7 +60,7 @@ def picked(options: dict[str, Any]) -> Load:
 
 def workload(load: Load) -> WorkloadSpec:
     """The workload that is asked for, complete and limited."""
-    base = _base(load.workload)
+    base = _base(load.workload, strict=load.strict)
     given = {
         "arrivals": _arrivals(load, base),
         "requests": load.requests,
@@ -86,21 +89,36 @@ def drive(load: Load, asked: WorkloadSpec, options: dict[str, Any]) -> Drive:
     )
 
 
-def _base(text: str | None) -> WorkloadSpec:
+def _base(text: str | None, *, strict: bool) -> WorkloadSpec:
     """A spec file (YAML, JSON), a trace, a profile by its name or file, or nothing yet."""
     if text is None:
         return WorkloadSpec()
-    path = Path(text)
-    if not path.is_file():
+    kind = meant(text)
+    if kind == "profile":
         load_profile(text)
         return WorkloadSpec(profile=text)
-    if path.suffix not in (".yaml", ".yml", ".json"):
-        return WorkloadSpec(trace=text)
-    plain = read_mapping(path)
-    if isinstance(plain, dict) and "schema" in plain:
-        return WorkloadSpec(profile=text)
-    spec: WorkloadSpec = parse(plain, WorkloadSpec, where=f"{text}: $")
+    if kind in ("trace", "run"):
+        return WorkloadSpec(trace=Replay(file=text, strict=True) if strict else text)
+    spec: WorkloadSpec = parse(read_mapping(text), WorkloadSpec, where=f"{text}: $")
     return spec
+
+
+Meant = Literal["spec", "run", "trace", "profile"]
+
+
+def meant(text: str) -> Meant:
+    """What a name or a path stands for. A JSON document may be any of three; its content decides."""
+    path = Path(text)
+    if not path.exists():
+        return "profile"
+    if (path / "manifest.json").is_file():
+        return "run"
+    if path.suffix in (".yaml", ".yml"):
+        return "spec"
+    if path.suffix != ".json" or detected(path) is not None:
+        return "trace"
+    plain = read_mapping(path)
+    return "profile" if isinstance(plain, dict) and "schema" in plain else "spec"
 
 
 def _arrivals(load: Load, base: WorkloadSpec) -> Any:

@@ -9,7 +9,8 @@
     profiles   a trace in a few kilobytes; those that ship      fitting    a rate table and a CV for observed arrivals
     prompts    a plan's rows become text, exact to the token    tokenizer  a tokenizer.json, or a small built-in one
     describe   what a trace, profile or plan is like            burstiness CV of gaps, index of dispersion
-    fidelity   was what was asked what was sent?                table1     the seed paper's Table 1, recomputed
+    tally      a trace too long to hold, counted                fidelity   was what was asked what was sent?
+    table1     the seed paper's Table 1, recomputed
 
 Nothing here knows a server, a socket or a clock. Everything is decided before t = 0 and follows from (spec, seed).
 Images and audio are out of scope: where a trace has them, their tokens are counted as text, and a note says so.
@@ -29,14 +30,16 @@ from inferometer.workload.profiles import (
 from inferometer.workload.prompts import Prompts
 from inferometer.workload.replay import Replay
 from inferometer.workload.sharing import cached_share, cached_tokens
+from inferometer.workload.tally import Tally, tallied
 from inferometer.workload.tokenizer import Tokenizer, load
-from inferometer.workload.traces import Trace, read_trace
+from inferometer.workload.traces import Trace, read_batches, read_trace
 
 __all__ = [
     "Fidelity",
     "Profile",
     "Prompts",
     "Replay",
+    "Tally",
     "Tokenizer",
     "Trace",
     "WorkloadSpec",
@@ -48,7 +51,9 @@ __all__ = [
     "load_profile",
     "make_plan",
     "profile_of",
+    "read_batches",
     "read_trace",
     "save_profile",
     "shipped_profiles",
+    "tallied",
 ]

@@ -4,7 +4,7 @@ Every quantile carries a 95 % bootstrap interval. Requests of sessions resemble 
 sessions are resampled, not requests. Of independent requests nothing needs to be resampled at all: an order statistic
 of a bootstrap sample of n is the original's at rank ceil(n U), where U is the same order statistic of n uniform numbers;
 these are drawn directly, jointly, as partial sums of gamma numbers (Devroye, Non-Uniform Random Variate Generation, 1986,
-chapter V.3). So a thousand resamples of 27 million rows cost as much as of twenty.
+chapter V.3). So a thousand resamples of 27 million rows cost as much as of twenty, and counts of values suffice.
 
 The shape of the result is the one of `describe --json` (DESIGN 4.10); more keys stand beside the ones that are fixed.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from inferometer.clock import SECOND
 from inferometer.plan import Plan
 from inferometer.timeline import ABSENT, Array, Ints
-from inferometer.workload.burstiness import WINDOWS_S, gap_cv, idc
+from inferometer.workload.burstiness import WINDOWS_S, Pace
 from inferometer.workload.contents import WorkloadSpec
 from inferometer.workload.draws import Floats
 from inferometer.workload.joint import LEVELS
@@ -29,6 +29,7 @@ from inferometer.workload.plan import make_plan
 from inferometer.workload.profiles import Profile
 from inferometer.workload.replay import spread
 from inferometer.workload.sharing import Blocks, plan_blocks, shared
+from inferometer.workload.tally import Distribution, Tally
 from inferometer.workload.traces import Trace
 
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.99)
@@ -41,19 +42,19 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What describing needs, of a trace and of a plan alike."""
+    """What describing needs, of a trace and of a plan alike, row by row."""
 
     prompt: NDArray[np.int64]
     output: NDArray[np.int64]
-    times_s: Floats  # sorted, from 0; empty where there are none
-    stamped_s: Floats  # before ticks were spread
+    pace: Pace | None
+    stamped: Pace | None  # before ticks were spread
     tick_ns: int | None
     session: Ints | None
     think_s: Floats
     blocks: Blocks | None
 
 
-def describe(what: Trace | Profile | Plan, *, seed: int = 0) -> dict[str, Any]:
+def describe(what: Trace | Tally | Profile | Plan, *, seed: int = 0) -> dict[str, Any]:
     """`what` as plain data. Times in seconds; a value that cannot be computed is None."""
     if isinstance(what, Profile):
         drawn = make_plan(WorkloadSpec(profile=what, requests=_DRAWN), seed)
@@ -66,24 +67,29 @@ def describe(what: Trace | Profile | Plan, *, seed: int = 0) -> dict[str, Any]:
         facts |= {"rows": what.rows, "drawn": len(drawn), "licence": what.licence, "slo": what.slo}
         seen = _of_plan(drawn)
         if all(client.arrivals is None for client in what.clients):
-            seen = replace(seen, times_s=np.zeros(0), stamped_s=np.zeros(0))
+            seen = replace(seen, pace=None, stamped=None)
         return facts | _described(seen, seed) | {"notes": list(what.notes)}
     if isinstance(what, Plan):
         facts = {"kind": "plan", "rows": len(what), "fingerprint": what.fingerprint}
         facts["apps"] = _counted(what.app)
         return facts | _described(_of_plan(what), seed) | {"notes": list(what.notes)}
-    facts = {"kind": "trace", "rows": len(what), "format": what.format, "source": what.source}
+    facts = {"kind": "trace", "rows": _rows(what), "format": what.format, "source": what.source}
     facts["app"] = what.app
+    facts["problems"] = {"rows": what.problems.rows, "first": list(what.problems.first)}
+    if isinstance(what, Tally):
+        return facts | _counted_up(what, seed) | {"notes": list(what.notes)}
     if what.cached_tokens is not None:
         share = what.cached_tokens.sum() / max(int(what.prompt_tokens.sum(dtype=np.int64)), 1)
         facts["reported_cached_share"] = float(share)
-    facts["problems"] = {"rows": what.problems.rows, "first": list(what.problems.first)}
     return facts | _described(_of_trace(what), seed) | {"notes": list(what.notes)}
 
 
+def _rows(what: Trace | Tally) -> int:
+    return what.rows if isinstance(what, Tally) else len(what)
+
+
 def _of_trace(trace: Trace) -> _Seen:
-    stamped = trace.known_ns
-    times = stamped
+    stamped = times = trace.known_ns
     if trace.arrival_ns is not None:
         times, _ = spread(trace, detick=True, seed=0)
         times = np.sort(times[times != ABSENT])
@@ -93,8 +99,8 @@ def _of_trace(trace: Trace) -> _Seen:
     return _Seen(
         prompt=trace.prompt_tokens.astype(np.int64),
         output=trace.output_tokens.astype(np.int64),
-        times_s=_seconds(times),
-        stamped_s=_seconds(stamped),
+        pace=_pace(times),
+        stamped=_pace(stamped),
         tick_ns=trace.tick_ns,
         session=trace.session,
         think_s=think / SECOND,
@@ -103,7 +109,7 @@ def _of_trace(trace: Trace) -> _Seen:
 
 
 def _of_plan(plan: Plan) -> _Seen:
-    times = _seconds(np.sort(plan.intended_ns[plan.intended_ns != ABSENT]))
+    pace = _pace(np.sort(plan.intended_ns[plan.intended_ns != ABSENT]))
     waits = np.diff(plan.parent_offset) > 0
     names = plan.session_id
     session = None
@@ -112,8 +118,8 @@ def _of_plan(plan: Plan) -> _Seen:
     return _Seen(
         prompt=plan.prompt_tokens.astype(np.int64),
         output=plan.output_tokens.astype(np.int64),
-        times_s=times,
-        stamped_s=times,
+        pace=pace,
+        stamped=pace,
         tick_ns=None,
         session=session,
         think_s=plan.think_ns[waits] / SECOND,
@@ -121,8 +127,28 @@ def _of_plan(plan: Plan) -> _Seen:
     )
 
 
-def _seconds(times: Ints) -> Floats:
-    return (times - times[:1]) / SECOND
+def _pace(times: Ints) -> Pace:
+    pace = Pace()
+    pace.add(times)
+    return pace
+
+
+def _counted_up(seen: Tally, seed: int) -> dict[str, Any]:
+    """The same as `_described`, of a trace that was counted; it has no sessions and no blocks."""
+    rng = np.random.default_rng(seed)
+    answered = len(seen.ratio)
+    out: dict[str, Any] = {
+        "prompt_tokens": _quantiles(seen.prompt, rng),
+        "output_tokens": _quantiles(seen.output, rng),
+        "pd_ratio": _quantiles(seen.ratio, rng),
+        "without_output": seen.rows - answered,
+        "spearman": _spearman(seen.pairs[:, 0], seen.pairs[:, 1]),
+        "intervals": "bootstrap over requests",
+        "arrivals": _arrivals(seen.pace, seen.stamped, seen.tick_ns),
+        "prefix": None,
+        "sessions": None,
+    }
+    return out | {"curves": _curves(seen.prompt, seen.output, seen.ratio, None, seen.pace)}
 
 
 def _described(seen: _Seen, seed: int) -> dict[str, Any]:
@@ -140,11 +166,12 @@ def _described(seen: _Seen, seed: int) -> dict[str, Any]:
         "without_output": int(np.count_nonzero(~answered)),
         "spearman": _spearman(seen.prompt, seen.output),
         "intervals": "bootstrap over " + ("sessions" if clusters is not None else "requests"),
-        "arrivals": _arrivals(seen),
-        "prefix": _prefix(seen, rng, clusters),
+        "arrivals": _arrivals(seen.pace, seen.stamped, seen.tick_ns),
         "sessions": _sessions(seen, rng),
     }
-    return out | {"curves": _curves(seen, ratio)}
+    out["prefix"], uncached = _prefix(seen, rng, clusters)
+    lengths = Distribution.of(seen.prompt), Distribution.of(seen.output), Distribution.of(ratio)
+    return out | {"curves": _curves(*lengths, uncached, seen.pace)}
 
 
 # --- quantiles with intervals -----------------------------------------------------------------------------------------
@@ -154,37 +181,37 @@ def quantiles(
     values: Array, rng: np.random.Generator, clusters: Ints | None = None
 ) -> dict[str, Any]:
     """The Q of DESIGN 4.10: mean, quantiles, max, interquartile range, and 95 % intervals; None where undefined."""
-    names = [f"p{100 * q:g}" for q in QUANTILES]
+    if clusters is None or not len(values):
+        return _quantiles(Distribution.of(values), rng)
+    order = np.argsort(values, kind="stable")
+    ordered = values[order].astype(np.float64)
+    samples, means = _resampled_sessions(ordered, clusters[order], rng)
+    return _told(Distribution.of(values), samples, _ends(means))
+
+
+def _quantiles(values: Distribution, rng: np.random.Generator) -> dict[str, Any]:
+    """The same of independent values."""
     if not len(values):
-        nothing: dict[str, Any] = dict.fromkeys(("mean", *names, "max", "iqr"))
-        return nothing | {"ci": dict.fromkeys(("mean", *names, "iqr"))}
-    if clusters is None:
-        ordered = np.sort(values).astype(np.float64)
-        samples, means = _resampled(ordered, rng), _mean_interval(ordered)
-    else:
-        order = np.argsort(values, kind="stable")
-        ordered = values[order].astype(np.float64)
-        samples, mean_samples = _resampled_sessions(ordered, clusters[order], rng)
-        means = _ends(mean_samples)
-    point = _of_sorted(ordered, np.array(QUANTILES))
-    out: dict[str, Any] = {"mean": float(ordered.mean())}
-    out |= dict(zip(names, point.tolist(), strict=True))
-    out |= {"max": float(ordered[-1]), "iqr": float(point[2] - point[0])}
-    ci = {name: _ends(column) for name, column in zip(names, samples.T, strict=True)}
-    return out | {"ci": {"mean": means, **ci, "iqr": _ends(samples[:, 2] - samples[:, 0])}}
+        nothing: dict[str, Any] = dict.fromkeys(("mean", *_NAMES, "max", "iqr"))
+        return nothing | {"ci": dict.fromkeys(("mean", *_NAMES, "iqr"))}
+    return _told(values, _resampled(values, rng), _mean_interval(values))
 
 
-def _of_sorted(ordered: Array, levels: Floats) -> Floats:
-    """Quantiles of a sorted sample by linear interpolation, numpy's default."""
-    rank = levels * (len(ordered) - 1)
-    below = np.floor(rank).astype(np.int64)
-    above = np.minimum(below + 1, len(ordered) - 1)
-    return np.asarray(ordered[below] + (ordered[above] - ordered[below]) * (rank - below))
+_NAMES = tuple(f"p{100 * q:g}" for q in QUANTILES)
 
 
-def _resampled(ordered: Floats, rng: np.random.Generator) -> Floats:
-    """Bootstrap samples of the quantiles [resamples, Q] of an independent, sorted sample."""
-    n = len(ordered)
+def _told(values: Distribution, samples: Floats, mean_ci: list[float] | None) -> dict[str, Any]:
+    point = values.quantile(np.array(QUANTILES))
+    out: dict[str, Any] = {"mean": values.mean}
+    out |= dict(zip(_NAMES, point.tolist(), strict=True))
+    out |= {"max": float(values.values[-1]), "iqr": float(point[2] - point[0])}
+    ci = {name: _ends(column) for name, column in zip(_NAMES, samples.T, strict=True)}
+    return out | {"ci": {"mean": mean_ci, **ci, "iqr": _ends(samples[:, 2] - samples[:, 0])}}
+
+
+def _resampled(values: Distribution, rng: np.random.Generator) -> Floats:
+    """Bootstrap samples of the quantiles [resamples, Q] of an independent sample."""
+    n = len(values)
     rank = np.array(QUANTILES) * (n - 1)
     below = np.floor(rank).astype(np.int64)
     above = np.minimum(below + 1, n - 1)
@@ -192,7 +219,7 @@ def _resampled(ordered: Floats, rng: np.random.Generator) -> Floats:
     steps = np.diff(needed, prepend=0, append=n + 1).astype(np.float64)
     sums = np.cumsum(rng.standard_gamma(steps, size=(_RESAMPLES, len(steps))), axis=1)
     place = np.minimum((sums[:, :-1] / sums[:, -1:] * n).astype(np.int64), n - 1)
-    drawn = ordered[place]
+    drawn = values.ranked(place)
     lower = drawn[:, np.searchsorted(needed, below + 1)]
     upper = drawn[:, np.searchsorted(needed, above + 1)]
     return np.asarray(lower + (upper - lower) * (rank - below))
@@ -222,11 +249,11 @@ def _ends(samples: Floats) -> list[float]:
     return [float(low), float(high)]
 
 
-def _mean_interval(values: Floats) -> list[float] | None:
+def _mean_interval(values: Distribution) -> list[float] | None:
     if len(values) < 2:
         return None
-    half = 1.959964 * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return [float(values.mean()) - half, float(values.mean()) + half]
+    half = 1.959964 * values.deviation / math.sqrt(len(values))
+    return [values.mean - half, values.mean + half]
 
 
 def _spearman(a: Array, b: Array) -> float | None:
@@ -247,42 +274,45 @@ def _ranks(values: Array) -> Floats:
 # --- time, sharing, sessions ------------------------------------------------------------------------------------------
 
 
-def _arrivals(seen: _Seen) -> dict[str, Any] | None:
-    times = seen.times_s
-    if len(times) < 2 or times[-1] <= 0:
+def _arrivals(
+    pace: Pace | None, stamped: Pace | None, tick_ns: int | None
+) -> dict[str, Any] | None:
+    if pace is None or stamped is None or not pace.span_s > 0:
         return None
-    span = float(times[-1])
-    per_minute = np.bincount((times / 60).astype(np.int64))
+    per_s = pace.arrivals / pace.span_s
     return {
-        "rate_per_s": len(times) / span,
-        "cv": _plain(gap_cv(times)),
-        "idc": {str(w): _plain(idc(times, w)) for w in WINDOWS_S},
-        "span_s": span,
-        "tick_s": None if seen.tick_ns is None else seen.tick_ns / SECOND,
-        "cv_as_stamped": _plain(gap_cv(seen.stamped_s)),
-        "peak_to_mean_per_minute": float(per_minute.max() / (len(times) / max(span / 60, 1.0))),
-        "by_hour": _by_hour(times),
+        "rate_per_s": per_s,
+        "cv": _plain(pace.cv),
+        "idc": {str(w): _plain(pace.idc(w)) for w in WINDOWS_S},
+        "span_s": pace.span_s,
+        "tick_s": None if tick_ns is None else tick_ns / SECOND,
+        "cv_as_stamped": _plain(stamped.cv),
+        "peak_to_mean_per_minute": pace.most_within(60) / (per_s * min(60.0, pace.span_s)),
+        "by_hour": _by_hour(pace),
     }
 
 
-def _by_hour(times: Floats) -> list[float] | None:
+def _by_hour(pace: Pace) -> list[float] | None:
     """The rate [1/s] in each hour since the first request, folded to a day; None below a day."""
-    if times[-1] < 86_400:
+    if pace.span_s < 86_400:
         return None
-    days = math.ceil(times[-1] / 86_400)
-    hours = np.bincount(((times % 86_400) / 3600).astype(np.int64), minlength=24)
-    covered = np.array([len(range(hour, math.ceil(times[-1] / 3600), 24)) for hour in range(24)])
-    return [float(rate) for rate in hours / np.clip(covered, 1, days) / 3600]
+    hourly = pace.rate().coarser(3600)
+    arrivals = np.bincount(hourly.place % 24, weights=hourly.arrivals, minlength=24)
+    whole, rest = divmod(math.ceil(pace.span_s / 3600), 24)
+    hours = whole + (np.arange(24) < rest)
+    return [float(rate) for rate in arrivals / hours / 3600]
 
 
-def _prefix(seen: _Seen, rng: np.random.Generator, clusters: Ints | None) -> dict[str, Any] | None:
-    """What an infinite prefix cache would hold, and prompt:output by the tokens that it would not."""
+def _prefix(
+    seen: _Seen, rng: np.random.Generator, clusters: Ints | None
+) -> tuple[dict[str, Any] | None, Distribution | None]:
+    """What an infinite prefix cache would hold, and prompt:output by the tokens that it would not; that, as it is."""
     if seen.blocks is None:
-        return None
+        return None, None
     known = shared(seen.blocks, seen.prompt.astype(np.int32)).tokens
     answered = seen.output > 0
     rest = (seen.prompt - known)[answered] / seen.output[answered]
-    return {
+    told = {
         "block_tokens": seen.blocks.tokens,
         "cached_share": float(known.sum() / max(seen.prompt.sum(), 1)),
         "pd_ratio_uncached": quantiles(
@@ -290,6 +320,7 @@ def _prefix(seen: _Seen, rng: np.random.Generator, clusters: Ints | None) -> dic
         ),
         "uncached_prompt_tokens": quantiles(seen.prompt - known, rng, clusters),
     }
+    return told, Distribution.of(rest)
 
 
 def _sessions(seen: _Seen, rng: np.random.Generator) -> dict[str, Any] | None:
@@ -306,19 +337,32 @@ def _sessions(seen: _Seen, rng: np.random.Generator) -> dict[str, Any] | None:
     }
 
 
-def _curves(seen: _Seen, ratio: Floats) -> dict[str, Any]:
+def _curves(
+    prompt: Distribution,
+    output: Distribution,
+    ratio: Distribution,
+    uncached: Distribution | None,
+    pace: Pace | None,
+) -> dict[str, Any]:
     """What plots are drawn from: quantiles at 104 levels, and counts over time in at most 400 stretches."""
     out: dict[str, Any] = {"levels": LEVELS.tolist()}
     for name, values in (
-        ("prompt_tokens", seen.prompt),
-        ("output_tokens", seen.output),
+        ("prompt_tokens", prompt),
+        ("output_tokens", output),
         ("pd_ratio", ratio),
+        ("pd_ratio_uncached", uncached),
     ):
-        out[name] = _of_sorted(np.sort(values), LEVELS).tolist() if len(values) else None
-    if len(seen.times_s) > 1 and seen.times_s[-1] > 0:
-        every = max(1.0, math.ceil(float(seen.times_s[-1]) / 400))
-        counts = np.bincount((seen.times_s / every).astype(np.int64))
-        out["arrivals"] = {"every_s": every, "counts": counts.tolist()}
+        some = values is not None and len(values) > 0
+        out[name] = values.quantile(LEVELS).tolist() if values is not None and some else None
+    if pace is not None and pace.span_s > 0:
+        rate = pace.rate()
+        step = max(1, math.ceil(pace.span_s / 400 / rate.width_s))
+        place, counts = rate.place // step, np.zeros(int(rate.place[-1]) // step + 1)
+        np.add.at(counts, place, rate.arrivals)
+        out["arrivals"] = {
+            "every_s": float(step * rate.width_s),
+            "counts": counts.astype(int).tolist(),
+        }
     return out
 
 

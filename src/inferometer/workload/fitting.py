@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from inferometer.workload.arrivals import Table
-from inferometer.workload.burstiness import WINDOWS_S, gap_cv, idc
+from inferometer.workload.burstiness import WINDOWS_S, Pace, gap_cv, idc
 from inferometer.workload.draws import Floats, Stream
 
 _STRETCHES_S = (10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -64,6 +64,26 @@ def _table(times: Floats, span: float, stretch: float, kept: float) -> Table:
     table = Table(counts=tuple(_short(counts)), every_s=stretch)
     unit = table.intensity().mass(times)
     return Table(counts=table.counts, every_s=stretch, cv=_rounded(gap_cv(unit)))
+
+
+def fit_pace(pace: Pace, *, most_rows: int = _MOST_ROWS) -> Table:
+    """The table of arrivals that were only counted: of many, so the shortest stretches that fit, and nothing is tried."""
+    rate, span = pace.rate(), max(pace.span_s, 1e-9)
+    fitting = [s for s in _STRETCHES_S if 4 <= span / s <= most_rows and s % rate.width_s == 0]
+    if not fitting:
+        return Table(counts=(float(pace.arrivals),), every_s=span, cv=_rounded(pace.cv))
+    stretch = float(fitting[0])
+    in_table = rate.coarser(fitting[0])
+    counts = np.zeros(max(1, math.ceil(span / stretch - 1e-9)))
+    place = np.minimum(in_table.place, len(counts) - 1)
+    np.add.at(counts, place, in_table.arrivals)
+    rates = counts / stretch  # a gap in operational time is as much longer as the rate is higher
+    counts[-1] *= stretch / max(span - (len(counts) - 1) * stretch, stretch / 10)
+    gaps = pace.arrivals - 1
+    squares = float((in_table.squared_gaps * rates[place] ** 2).sum()) / gaps
+    mean = float((rates * stretch).sum()) / gaps
+    cv = math.sqrt(max(squares / mean**2 - 1.0, 0.0))
+    return Table(counts=tuple(_short(counts)), every_s=stretch, cv=_rounded(cv))
 
 
 def _short(counts: Floats) -> list[float]:

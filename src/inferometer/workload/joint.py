@@ -83,6 +83,13 @@ def fit_joint(prompt: Any, output: Any, *, independent: bool = False) -> Joint:
     return Joint(prompt=quantile_table(prompt), output=quantile_table(output), copula=grid)
 
 
+def joint_of(prompt: Any, output: Any, pairs: Any) -> Joint:
+    """The same of lengths that were counted (`tally.Distribution`s), and of pairs [n, 2] taken from them evenly."""
+    tables = [np.rint(each.quantile(LEVELS)).astype(np.int64).tolist() for each in (prompt, output)]
+    grid = None if len(pairs) < CELLS else _copula(pairs[:, 0], pairs[:, 1])
+    return Joint(prompt=tuple(tables[0]), output=tuple(tables[1]), copula=grid)
+
+
 def quantile_table(values: Any, levels: Any = LEVELS) -> tuple[int, ...]:
     """The quantiles of `values` at `levels`, rounded."""
     return tuple(np.rint(np.quantile(np.asarray(values), levels)).astype(np.int64).tolist())

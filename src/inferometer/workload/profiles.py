@@ -22,11 +22,12 @@ from inferometer.errors import UserError
 from inferometer.spec import Spec, parse
 from inferometer.timeline import ABSENT
 from inferometer.workload.arrivals import Table
-from inferometer.workload.fitting import fit_arrivals
-from inferometer.workload.joint import Joint, fit_joint
+from inferometer.workload.fitting import fit_arrivals, fit_pace
+from inferometer.workload.joint import Joint, fit_joint, joint_of
 from inferometer.workload.replay import spread
 from inferometer.workload.sessions import Learned, fit_learned
 from inferometer.workload.sharing import Sharing, fit_sharing
+from inferometer.workload.tally import Tally
 from inferometer.workload.traces import Trace
 
 SCHEMA = 1
@@ -75,22 +76,16 @@ FITTING_SLO = {
 APPS = tuple(FITTING_SLO)
 
 
-def profile_of(trace: Trace, name: str, *, about: str = "", licence: str = "not stated") -> Profile:
-    """The profile of a trace."""
+def profile_of(
+    trace: Trace | Tally, name: str, *, about: str = "", licence: str = "not stated"
+) -> Profile:
+    """The profile of a trace, or of one that was counted."""
     notes = list(trace.notes)
     if trace.problems.rows:
         notes.append(f"{trace.problems.rows:,} rows of the trace could not be read")
-    sessions = fit_learned(trace)
-    sharing = None
-    if sessions is None and trace.blocks is not None:
-        sharing = fit_sharing(trace.blocks, trace.prompt_tokens)
-    client = Client(
-        name=name,
-        lengths=fit_joint(trace.prompt_tokens, trace.output_tokens),
-        arrivals=_arrivals(trace, sessions, notes),
-        sessions=sessions,
-        sharing=sharing,
-    )
+    client = _counted(trace, name) if isinstance(trace, Tally) else _learned(trace, name, notes)
+    if client.arrivals is None:
+        notes.append("the trace has no arrival times to learn from")
     return Profile(
         name=name,
         about=about or f"made from {trace.source}",
@@ -98,16 +93,38 @@ def profile_of(trace: Trace, name: str, *, about: str = "", licence: str = "not 
         licence=licence,
         app=trace.app,
         slo=FITTING_SLO.get(trace.app, FITTING_SLO["chat"]),
-        rows=len(trace),
+        rows=trace.rows if isinstance(trace, Tally) else len(trace),
         clients=(client,),
         notes=tuple(notes),
+    )
+
+
+def _learned(trace: Trace, name: str, notes: list[str]) -> Client:
+    sessions = fit_learned(trace)
+    sharing = None
+    if sessions is None and trace.blocks is not None:
+        sharing = fit_sharing(trace.blocks, trace.prompt_tokens)
+    return Client(
+        name=name,
+        lengths=fit_joint(trace.prompt_tokens, trace.output_tokens),
+        arrivals=_arrivals(trace, sessions, notes),
+        sessions=sessions,
+        sharing=sharing,
+    )
+
+
+def _counted(trace: Tally, name: str) -> Client:
+    timed = trace.pace is not None and trace.pace.span_s > 0
+    return Client(
+        name=name,
+        lengths=joint_of(trace.prompt, trace.output, trace.pairs),
+        arrivals=fit_pace(trace.pace) if trace.pace is not None and timed else None,
     )
 
 
 def _arrivals(trace: Trace, sessions: Learned | None, notes: list[str]) -> Table | None:
     """Rate table and operational CV of the trace's requests, or of its session starts; ticks are spread first."""
     if trace.arrival_ns is None or len(trace) < 2:
-        notes.append("the trace has no arrival times")
         return None
     times, told = spread(trace, detick=True, seed=0)
     notes += told
@@ -116,7 +133,6 @@ def _arrivals(trace: Trace, sessions: Learned | None, notes: list[str]) -> Table
         _, first = np.unique(trace.session[known], return_index=True)
         times = np.sort(times[known][first])
     if len(times) < 2 or times[-1] <= times[0]:
-        notes.append("too few arrival times to learn from")
         return None
     return fit_arrivals(times / SECOND)
 

@@ -1,5 +1,6 @@
 """Reading JSON documents: agent sessions with sub-agents, conversations, and ServeGen's clients."""
 
+import gzip
 import json
 
 import numpy as np
@@ -239,3 +240,54 @@ def test_original_documents_read_whole(traces, name, rows, links):
     plan = make_plan(WorkloadSpec(trace=str(path), arrivals=arrivals))
     assert len(plan) == len(trace)
     assert np.all(np.sort(plan.prompt_tokens) == np.sort(trace.prompt_tokens))
+
+
+def test_a_bad_call_costs_itself_and_not_its_session(tmp_path):
+    """A negative length and a missing time are counted; the calls around them are a session still."""
+    calls = [_call(0.0, 64, [1]), _call(1.0, -5, [1]), {"type": "n", "in": 5}, _call(2.0, 128, [1])]
+    sub = {"t": 3.0, "type": "subagent", "requests": [_call(0.0, 64, [7]), {"t": "soon"}]}
+    trace = read_trace(_weka(tmp_path, [*calls, sub]))
+    assert trace.prompt_tokens.tolist() == [64, 128, 64]
+    assert trace.problems.rows == 3
+    assert "request 1" in trace.problems.first[0]
+    assert "sub-agent at 3 s, request 1" in trace.problems.first[2]
+
+
+@pytest.mark.parametrize("dress", ["late keys", "BOM", "gzip", "pretty"])
+def test_a_document_is_known_by_its_keys_wherever_they_are(tmp_path, dress):
+    """The order of keys, white space, a byte order mark and packing change nothing."""
+    plain = json.loads(_weka(tmp_path, _with_sub_agent()).read_text())
+    text = json.dumps({"padding": "x" * 99_999, **plain} if dress == "late keys" else plain)
+    text = json.dumps(plain, indent=2) if dress == "pretty" else text
+    content = ("\ufeff" * (dress == "BOM") + text).encode()
+    path = tmp_path / "other.json"
+    path.write_bytes(gzip.compress(content) if dress == "gzip" else content)
+    trace = read_trace(path)
+    assert (trace.format, len(trace)) == ("weka", 5)
+
+
+def test_conversations_come_as_json_lines_too(tmp_path):
+    """One conversation a line; a line that is none is counted with its number."""
+    one = json.dumps(
+        {"conversations": [{"from": "human", "value": "a b"}, {"from": "gpt", "value": "c"}]}
+    )
+    path = tmp_path / "talk.jsonl"
+    path.write_text(f"{one}\n{{oops\n{one}\n")
+    trace = read_trace(path)
+    assert (trace.format, len(trace), trace.problems.rows) == ("sharegpt", 2, 1)
+    assert trace.problems.first[0].startswith("talk.jsonl:2:")
+
+
+def test_folders_are_searched_through(tmp_path):
+    """Documents in folders below are found; a folder of something else says what it is not."""
+    (tmp_path / "a").mkdir()
+    _weka(tmp_path / "a", [_call(0.0, 64, [1])])
+    (tmp_path / "a" / "broken.json").write_text("{")
+    trace = read_trace(tmp_path)
+    assert (trace.format, len(trace), trace.problems.rows) == ("weka", 1, 1)
+    assert trace.problems.first[0].startswith("a/broken.json")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UserError, match="no trace in this folder"):
+        read_trace(tmp_path / "b")
+    with pytest.raises(UserError, match="this is a folder"):
+        read_trace(tmp_path, "azure")

@@ -200,3 +200,31 @@ def test_original_records_read_whole(traces, name, rows, sessions, links):
     assert len(trace) == rows
     assert (None if trace.session is None else len(set(trace.session.tolist()))) == sessions
     assert (None if trace.links is None else len(trace.links.row)) == links
+
+
+def test_a_mark_and_a_bad_line_before_the_first_record_hide_nothing(tmp_path):
+    """A byte order mark is no part of a record, and a format is known by its first good line."""
+    line = json.dumps(_mooncake(0, 5, []))
+    path = tmp_path / "trace.jsonl"
+    path.write_bytes(f"\ufeff{line}\r\n\r\n{line}\r\n".encode())
+    assert (len(read_trace(path)), read_trace(path).problems.rows) == (2, 0)
+    path.write_text(f"# a remark\n{line}\n")
+    trace = read_trace(path)
+    assert (trace.format, len(trace)) == ("mooncake", 1)
+    assert trace.problems.first[0].startswith("trace.jsonl:1:")
+
+
+def test_an_event_whose_time_is_none_makes_a_bad_line(tmp_path):
+    """TraceLab's stamps are text: one that is no time is counted, not raised."""
+    good = {
+        "session_id": "a",
+        "round_index": 0,
+        "input_tokens_total": 9,
+        "prefix_tokens": 0,
+        "output_tokens": 2,
+        "timing_events": [{"event_type": "user_message", "timestamp": "2026-01-01T00:00:00Z"}],
+    }
+    bad = good | {"timing_events": [{"event_type": "user_message", "timestamp": "never"}]}
+    trace = read_trace(_lines(tmp_path, [good, bad]))
+    assert (len(trace), trace.problems.rows) == (1, 1)
+    assert "never" in trace.problems.first[0]

@@ -12,7 +12,7 @@ from inferometer.errors import UserError
 from inferometer.run import write_timeline
 from inferometer.timeline import build
 from inferometer.workload.sharing import shared
-from inferometer.workload.traces import read_trace, tables
+from inferometer.workload.traces import read_batches, read_trace, tables
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
@@ -241,3 +241,124 @@ def test_agent_sessions_as_one_table_share_what_was_published(agent_sessions):
     known = shared(trace.blocks, trace.prompt_tokens).tokens.sum()
     assert known / trace.prompt_tokens.sum(dtype=np.int64) == pytest.approx(0.962, abs=0.001)
     assert np.count_nonzero(trace.output_tokens == 0) == 27
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + AZURE + "2024-05-10 00:00:00,10,1\r\n2024-05-10 00:00:01,20,2\r\n",
+        "TIMESTAMP, ContextTokens, GeneratedTokens\n2024-05-10 00:00:00, 10, 1\n2024-05-10 00:00:01, 20, 2",
+        "GeneratedTokens;note;TIMESTAMP;ContextTokens\n1;;2024-05-10 00:00:00;10\n2;x;2024-05-10 00:00:01;20\n",
+        "ContextTokens\tGeneratedTokens\tTIMESTAMP\n10\t1\t2024-05-10T00:00:00Z\n20\t2\t2024-05-10 00:00:01\n",
+        '"","TIMESTAMP","ContextTokens","GeneratedTokens"\n0,"2024-05-10 00:00:00","10","1"\n1,"2024-05-10 00:00:01","20","2"\n',
+    ],
+    ids=["BOM and CRLF", "blanks", "semicolons", "tabs", "quotes and an index"],
+)
+def test_the_same_rows_in_other_dress_are_the_same_trace(tmp_path, text):
+    """Byte order marks, line ends, blanks, delimiters, quotes, other columns and their order change nothing."""
+    path = tmp_path / "trace.csv"
+    path.write_bytes(text.encode())
+    trace = read_trace(path, strict=True)
+    assert (trace.format, trace.arrival_ns.tolist()) == ("azure", [0, SECOND])
+    assert trace.prompt_tokens.tolist() == [10, 20]
+    assert trace.output_tokens.tolist() == [1, 2]
+
+
+def test_bytes_that_are_no_text_cost_their_row_alone(tmp_path):
+    """Latin-1 in one cell is one problem, not the end of the file."""
+    path = tmp_path / "trace.csv"
+    path.write_bytes(
+        (AZURE + "2024-05-10 00:00:00,10,1\n").encode()
+        + b"\xe9\xff,1,1\n"
+        + b"2024-05-10 00:00:01,20,2\n"
+    )
+    trace = read_trace(path)
+    assert trace.prompt_tokens.tolist() == [10, 20]
+    assert trace.problems.rows == 1
+    assert trace.problems.first[0].startswith("trace.csv:3: TIMESTAMP is")
+
+
+@pytest.mark.parametrize(("name", "packed"), [("packed.csv", True), ("plain.csv.gz", False)])
+def test_a_name_does_not_decide_about_packing(tmp_path, name, packed):
+    """Gzip under a plain name, and plain text under a packed one, are read by what they hold."""
+    plain = (AZURE + "2024-05-10 00:00:00,10,1\n").encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(plain) if packed else plain)
+    assert len(read_trace(path)) == 1
+
+
+def test_a_file_that_was_cut_while_packed_is_refused(tmp_path):
+    """Half a gzip is one clear line, for tables and for records."""
+    table = tmp_path / "trace.csv.gz"
+    table.write_bytes(gzip.compress((AZURE + "2024-05-10 00:00:00,10,1\n" * 9999).encode())[:-20])
+    records = tmp_path / "trace.jsonl.gz"
+    line = '{"timestamp": 0, "input_length": 5, "output_length": 5}\n'
+    records.write_bytes(gzip.compress((line * 9999).encode())[:-20])
+    for path in (table, records):
+        with pytest.raises(UserError, match="cannot read"):
+            read_trace(path)
+
+
+def test_batches_are_the_trace_in_parts(tmp_path, monkeypatch):
+    """One after the other they hold the file's rows, times from the first, and problems where they are."""
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", 900)
+    rows = [
+        f"2024-05-10 00:00:{i // 10:02}.{i % 10},{'x' if i == 77 else i + 1},1\n"
+        for i in range(300)
+    ]
+    path = _file(tmp_path, AZURE + "".join(rows) + "1,2\n")
+    whole = read_trace(path)
+    batches = list(read_batches(path))
+    assert len(batches) > 5
+    for name in ("arrival_ns", "prompt_tokens", "output_tokens"):
+        parts = np.concatenate([getattr(batch, name) for batch in batches])
+        assert parts.tolist() == getattr(whole, name).tolist()
+    told = [line for batch in batches for line in batch.problems.first]
+    assert told == list(whole.problems.first)
+    assert [line.split(":")[1] for line in told] == ["79", "302"]
+    with pytest.raises(UserError, match=r"trace\.csv:79"):
+        list(read_batches(path, strict=True))
+
+
+def test_parquet_comes_in_batches_too(tmp_path, monkeypatch):
+    """Plain tables in parts, with rows numbered through the file; tables with sessions whole."""
+    monkeypatch.setattr(tables, "_BATCH_ROWS", 3)
+    table = pa.table(
+        {
+            "prompt_tokens": [1, 2, 3, 4, None, 6, 7],
+            "output_tokens": [1] * 7,
+            "arrival_s": [5.0, 5.5, 6.0, 6.5, 7.0, 7.5, 8.0],
+        }
+    )
+    path = tmp_path / "trace.parquet"
+    pq.write_table(table, path)
+    batches = list(read_batches(path))
+    assert [len(batch) for batch in batches] == [3, 2, 1]
+    assert batches[2].arrival_ns.tolist() == [3 * SECOND]
+    assert batches[1].problems.first == (
+        "trace.parquet: row 5: a value is missing or out of range",
+    )
+    pq.write_table(table.append_column("session_id", pa.array(list("aabbccd"))), path)
+    assert [len(batch) for batch in read_batches(path)] == [6]
+
+
+def test_holes_in_block_ids_are_a_bad_row(tmp_path):
+    """A list of ids with a null in it says nothing that could be replayed."""
+    path = tmp_path / "trace.parquet"
+    columns = {
+        "prompt_tokens": [600, 600],
+        "output_tokens": [1, 1],
+        "hash_ids": [[1, None], [1, 2]],
+    }
+    pq.write_table(pa.table(columns), path)
+    trace = read_trace(path)
+    assert len(trace) == 1
+    assert trace.problems.rows == 1
+
+
+def test_a_run_directory_is_a_trace(tmp_path):
+    """Its timeline is meant."""
+    facts = {"intended_ns": [0], "ended_ns": [9], "status": "ok", "prompt_tokens": [3]}
+    timeline = build(1, request_id=["a"], **facts)
+    write_timeline(timeline, tmp_path / "timeline.parquet")
+    assert read_trace(tmp_path).prompt_tokens.tolist() == [3]

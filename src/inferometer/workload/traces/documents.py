@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from inferometer.workload.draws import Stream
 from inferometer.workload.intensity import gamma_gaps, steady, weibull_gaps
 from inferometer.workload.sharing import Blocks, chained, cut, grown, inherited
 from inferometer.workload.tokenizer import Tokenizer, load
+from inferometer.workload.traces.lines import Records, open_text
 from inferometer.workload.traces.links import by_intervals, from_parents, in_turn, iso_ns, number
 from inferometer.workload.traces.trace import SHOWN_PROBLEMS, Links, Problems, Trace
 
@@ -45,14 +47,37 @@ class Told:
         return Problems(self.rows, tuple(self.first))
 
 
+def content_of(file: Path) -> bytes:
+    """A whole document, gunzipped where it is packed, without a byte order mark."""
+    with open_text(file) as opened:
+        content: bytes = opened.read()
+    return content.removeprefix(BOM_UTF8)
+
+
+def json_files(folder: Path) -> list[Path]:
+    """The JSON documents in a folder and the folders in it, packed ones included."""
+    return sorted([*folder.rglob("*.json"), *folder.rglob("*.json.gz")])
+
+
 def _documents(path: Path, kind: Any, told: Told) -> Iterator[tuple[str, Any]]:
     """The documents of a file, or of all JSON files of a folder, with their names."""
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    for file in files:
+    for file in json_files(path) if path.is_dir() else [path]:
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         try:
-            yield file.name, msgspec.json.decode(file.read_bytes(), type=kind)
-        except msgspec.MsgspecError as error:
-            told.add(f"{file.name}: {error}")
+            yield name, msgspec.json.decode(content_of(file), type=kind)
+        except ValueError as error:  # not JSON, not of this shape, or not UTF-8
+            told.add(f"{name}: {error}")
+
+
+def _items(raws: list[msgspec.Raw], kind: Any, what: str, told: Told) -> list[Any]:
+    """The good ones among a document's items: a bad one costs itself, not its document."""
+    out = []
+    for place, raw in enumerate(raws):
+        try:
+            out.append(msgspec.json.decode(raw, type=kind))
+        except ValueError as error:
+            told.add(f"{what} {place}: {error}")
+    return out
 
 
 # --- WEKA kv-cache-tester --------------------------------------------------------------------------------------------
@@ -67,13 +92,13 @@ class _WekaCall(msgspec.Struct):
     api_time: Seconds | None = None
     think_time: Seconds | None = None
     duration_ms: Seconds | None = None
-    requests: list[_WekaCall] = []
+    requests: list[msgspec.Raw] = []
 
 
 class _Weka(msgspec.Struct):
     id: str
     block_size: Annotated[int, msgspec.Meta(ge=1)]
-    requests: list[_WekaCall]
+    requests: list[msgspec.Raw]
 
 
 class _Sessions:
@@ -119,7 +144,7 @@ def read_weka(path: Path) -> Trace:
             continue
         size = document.block_size
         documents += 1
-        _weka_calls(document.requests, f"{name}:{document.id}", sessions)
+        _weka_calls(document.requests, name, f"{name}:{document.id}", sessions, told)
     trace = _weka_trace(path, sessions, size, told)
     if documents < 2:
         return trace.in_order()
@@ -127,7 +152,10 @@ def read_weka(path: Path) -> Trace:
     return replace(trace, arrival_ns=None, notes=(*trace.notes, note))
 
 
-def _weka_calls(calls: list[_WekaCall], session: str, out: _Sessions) -> None:
+def _weka_calls(
+    raws: list[msgspec.Raw], name: str, session: str, out: _Sessions, told: Told
+) -> None:
+    calls: list[_WekaCall] = _items(raws, _WekaCall, f"{name}: request", told)
     last: list[int] = []  # the main line's latest call
     running: list[
         tuple[float, int]
@@ -135,9 +163,11 @@ def _weka_calls(calls: list[_WekaCall], session: str, out: _Sessions) -> None:
     for call in sorted(calls, key=lambda call: call.t):
         if call.type == "subagent":
             inner = list(last)
-            for place, sub in enumerate(sorted(call.requests, key=lambda sub: sub.t)):
+            what = f"{name}: sub-agent at {call.t:g} s, request"
+            subs: list[_WekaCall] = _items(call.requests, _WekaCall, what, told)
+            for place, sub in enumerate(sorted(subs, key=lambda sub: sub.t)):
                 inner = [out.add(sub, f"{session}/{call.t}", call.t + sub.t, inner)]
-                if place == len(call.requests) - 1:
+                if place == len(subs) - 1:
                     end = call.t + (call.duration_ms or 0.0) / 1000.0
                     running.append((max(end, out.end(inner[0])), inner[0]))
             continue
@@ -185,7 +215,7 @@ class _Span(msgspec.Struct):
 
 class _Otel(msgspec.Struct):
     trace_id: str
-    spans: list[_Span]
+    spans: list[msgspec.Raw]
 
 
 class _Turn(NamedTuple):
@@ -213,7 +243,7 @@ def read_otel(path: Path, tokenizer: Tokenizer | None = None) -> Trace:
     told = Told()
     turns: list[_Turn] = []
     for name, document in _documents(path, _Otel, told):
-        for span in document.spans:
+        for span in _items(document.spans, _Span, f"{name}: span", told):
             turn = _turn(span, name, document.trace_id, told)
             turns += [turn] if turn is not None else []
     turns.sort(key=lambda turn: turn.start_ns)
@@ -259,7 +289,10 @@ def _turn(span: _Span, file: str, trace_id: str, told: Told) -> _Turn | None:
 
 
 def _usage(facts: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    return next((int(facts[name]) for name in names if name in facts), None)
+    tokens = next((int(facts[name]) for name in names if name in facts), None)
+    if tokens is not None and not 0 <= tokens < 2**31:
+        raise ValueError(f"{tokens} tokens")
+    return tokens
 
 
 def _otel_lengths(turns: list[_Turn], tokenizer: Tokenizer) -> tuple[Any, Any, tuple[str, ...]]:
@@ -337,6 +370,19 @@ class _Conversation(msgspec.Struct):
 SHAREGPT_BLOCK = 256
 
 
+def _conversations(path: Path, told: Told) -> list[Any]:
+    """The items of a JSON list, of one object, or of JSON Lines."""
+    try:
+        whole = msgspec.json.decode(content_of(path))
+    except ValueError:
+        records = Records(path, Any)
+        items = list(records)
+        told.rows += records.problems.rows
+        told.first += records.problems.first
+        return items
+    return whole if isinstance(whole, list) else [whole]
+
+
 def read_sharegpt(path: Path, tokenizer: Tokenizer | None = None) -> Trace:
     """ShareGPT's conversations: each reply is a request, whose prompt is all that was said before it.
 
@@ -344,9 +390,8 @@ def read_sharegpt(path: Path, tokenizer: Tokenizer | None = None) -> Trace:
     """
     told = Told()
     tokenizer = tokenizer or load()
-    whole = msgspec.json.decode(path.read_bytes())
     rows: list[tuple[int, int, int]] = []  # session, prompt, output
-    for index, item in enumerate(whole if isinstance(whole, list) else [whole]):
+    for index, item in enumerate(_conversations(path, told)):
         try:
             talk = msgspec.convert(item, _Conversation).conversations
         except msgspec.ValidationError as error:

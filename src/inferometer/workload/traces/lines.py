@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,26 +23,30 @@ Time = Annotated[float, msgspec.Meta(ge=0, lt=2**43)]
 
 
 class Records:
-    """The records of a JSONL file as `kind`, decoded while iterated; the lines that are none become `problems`."""
+    """The records of a JSONL file as `kind`, decoded while iterated; the lines that are none become `problems`.
 
-    def __init__(self, path: Path, kind: Any) -> None:
+    `check` may refuse a record that has the right types, by a ValueError.
+    """
+
+    def __init__(self, path: Path, kind: Any, check: Callable[[Any], object] = bool) -> None:
         self._path = path
+        self._check = check
         self._decoder = msgspec.json.Decoder(kind, strict=True)
         self._bad = 0
         self._first: list[str] = []
 
     def __iter__(self) -> Iterator[Any]:
         """Each good record, in file order."""
-        with open_text(self._path) as file:
-            for line_number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    yield self._decoder.decode(line)
-                except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                    self._bad += 1
-                    if len(self._first) < SHOWN_PROBLEMS:
-                        self._first.append(f"{self._path.name}:{line_number}: {error}")
+        for line_number, line in lines_of(self._path):
+            try:
+                record = self._decoder.decode(line)
+                self._check(record)
+            except ValueError as error:  # msgspec's errors and a codec's are such, too
+                self._bad += 1
+                if len(self._first) < SHOWN_PROBLEMS:
+                    self._first.append(f"{self._path.name}:{line_number}: {error}")
+            else:
+                yield record
 
     @property
     def problems(self) -> Problems:
@@ -49,11 +54,24 @@ class Records:
         return Problems(self._bad, tuple(self._first))
 
 
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers from 1; without a byte order mark."""
+    with open_text(path) as file:
+        for number_, line in enumerate(file, start=1):
+            plain = line.removeprefix(BOM_UTF8) if number_ == 1 else line
+            if plain.strip():
+                yield number_, plain
+
+
 def open_text(path: Path) -> Any:
-    """The bytes of a file, gunzipped where its first two bytes say so."""
+    """The bytes of a file, gunzipped where its first two bytes say so (whatever its name is)."""
+    return gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether a file begins as gzip does."""
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
+        return file.read(2) == b"\x1f\x8b"
 
 
 class _Mooncake(msgspec.Struct):
@@ -165,7 +183,7 @@ def read_tracelab(path: Path) -> Trace:
 
     A round starts with its last user message or tool result, and ends with its last event.
     """
-    records = Records(path, _Round)
+    records = Records(path, _Round, lambda row: _span(row.timing_events))
     rounds = sorted(records, key=lambda row: (row.session_id, row.round_index))
     session = number(row.session_id for row in rounds)
     times = np.array([_span(row.timing_events) for row in rounds], np.int64).reshape(-1, 2)

@@ -7,6 +7,7 @@ columns that are returned (16 bytes a row for times and lengths) plus one block.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,10 +21,11 @@ from inferometer.clock import MILLISECOND, SECOND
 from inferometer.errors import UserError
 from inferometer.timeline import ABSENT, Array, Ints, offsets
 from inferometer.workload.sharing import Blocks, chained, cut, grown, inherited, take
+from inferometer.workload.traces.lines import is_gzipped, open_text
 from inferometer.workload.traces.links import in_turn, number
 from inferometer.workload.traces.trace import SHOWN_PROBLEMS, Links, Problems, Trace
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 1 << 20  # larger blocks are no faster, and Arrow keeps several in flight
 
 
 class Layout(NamedTuple):
@@ -130,59 +132,130 @@ class _Failure(NamedTuple):
     what: str
 
 
+class Header(NamedTuple):
+    """The first line of a CSV: the names in it, without blanks and quotes, and what stands between them."""
+
+    names: tuple[str, ...]
+    delimiter: str
+
+
+def header_of(text: str) -> Header:
+    """The header of a CSV that begins with `text`; the delimiter is the one that makes most names."""
+    line = text.removeprefix("\ufeff").partition("\n")[0]
+    delimiter = max(",;\t|", key=line.count)
+    names = (cell.strip().strip('"').strip() for cell in line.split(delimiter))
+    return Header(tuple(names), delimiter)
+
+
 def read_table(path: Path, layout: Layout) -> Trace:
     """The trace in a CSV file (plain or gzipped) of a known layout."""
     parts: dict[str, list[Array]] = {role: [] for role in layout.columns}
-    failures: list[_Failure] = []
-    failed = seen = 0
-    ragged: list[Any] = []
-    for block in _blocks(path, layout, ragged):
-        columns, good, what = _convert(block, layout)
+    problems = Problems()
+    for columns, told in _columns(path, layout):
         for role, column in columns.items():
-            parts[role].append(column[good])
-        failures += (
-            _Failure(seen + row, text) for row, text in what[: SHOWN_PROBLEMS - len(failures)]
-        )
-        failed += len(what)
-        seen += len(good)
+            parts[role].append(column)
+        problems = problems.and_then(told)
     columns = {
         role: np.concatenate(parts.pop(role)) if parts[role] else np.zeros(0)
         for role in layout.columns
     }
-    problems = _problems(path, failures, failed, ragged)
     return (layout.finish or partial(_by_time, layout))(path.name, columns, problems)
 
 
-def _blocks(path: Path, layout: Layout, ragged: list[Any]) -> Iterator[Any]:
-    """Record batches of text columns; rows with a wrong number of cells go to `ragged`."""
+def table_batches(path: Path, layout: Layout) -> Iterator[Trace]:
+    """The same in batches, in the order of the file; times count from the first row."""
+    base: int | None = None
+    for columns, problems in _columns(path, layout):
+        kept: dict[str, Any] = {
+            role: column for role, column in columns.items() if not role.startswith("_")
+        }
+        times = kept.get("arrival_ns")
+        if times is not None and len(times):
+            base = int(times[0]) if base is None else base
+            kept["arrival_ns"] = times - base
+        yield Trace(layout.name, path.name, **kept, problems=problems, notes=layout.notes)
+
+
+def _columns(path: Path, layout: Layout) -> Iterator[tuple[dict[str, Array], Problems]]:
+    """The good rows of each block by role, and what was wrong with the others."""
+    seen = 0
+    ragged: list[_Ragged] = []
+    told = 0  # of the ragged
+    for block in _blocks(path, layout, ragged):
+        columns, good, failures = _convert(block, layout)
+        lines = [_line(seen + failure.row, ragged) for failure in failures[:SHOWN_PROBLEMS]]
+        first = [(line, failure.what) for line, failure in zip(lines, failures, strict=False)]
+        fresh = ragged[told:]
+        first += [(row.line, f"{row.have} cells, not {row.want}") for row in fresh[:SHOWN_PROBLEMS]]
+        shown = tuple(f"{path.name}:{line}: {what}" for line, what in sorted(first))
+        problems = Problems(len(failures) + len(fresh), shown[:SHOWN_PROBLEMS])
+        seen, told = seen + len(good), len(ragged)
+        yield {role: column[good] for role, column in columns.items()}, problems
+
+
+class _Ragged(NamedTuple):
+    line: int
+    have: int
+    want: int
+
+
+def _line(row: int, ragged: list[_Ragged]) -> int:
+    """The line of a row that has the right number of cells; the header is line 1.
+
+    `ragged` holds at least all rows above it that have not.
+    """
+    whole_above = [each.line - 2 - place for place, each in enumerate(ragged)]
+    return row + 2 + bisect_right(whole_above, row)
+
+
+def _blocks(path: Path, layout: Layout, ragged: list[_Ragged]) -> Iterator[Any]:
+    """Record batches of the layout's columns, as bytes; rows with a wrong number of cells go to `ragged`."""
     import pyarrow as pa
     from pyarrow import csv
 
     def note(row: Any) -> str:
-        ragged.append((row.number, row.actual_columns, row.expected_columns))
+        ragged.append(_Ragged(row.number, row.actual_columns, row.expected_columns))
         return "skip"
 
-    wanted = [column for column, _ in layout.columns.values()]
-    with pa.input_stream(str(path), compression="detect") as stream:
+    with open_text(path) as file:
+        header = header_of(file.readline(1 << 20).decode("utf-8-sig", errors="replace"))
+    wanted = {column for column, _ in layout.columns.values()}
+    if not wanted <= set(header.names):
+        missing = sorted(wanted - set(header.names))[0]
+        raise UserError(f"the format {layout.name} needs a column {missing!r}", where=str(path))
+    # A column that is there twice counts once; a header's spelling is ours to read, so it is skipped.
+    names = [
+        name if name in wanted and name not in header.names[:place] else f"column {place}"
+        for place, name in enumerate(header.names)
+    ]
+    packed = "gzip" if is_gzipped(path) else None
+    with pa.input_stream(str(path), compression=packed) as stream:
         try:
             yield from csv.open_csv(
                 stream,
-                csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-                csv.ParseOptions(invalid_row_handler=note, ignore_empty_lines=False),
+                csv.ReadOptions(
+                    use_threads=False, block_size=_BLOCK_BYTES, column_names=names, skip_rows=1
+                ),
+                csv.ParseOptions(
+                    delimiter=header.delimiter,
+                    invalid_row_handler=note,
+                    ignore_empty_lines=False,
+                ),
                 csv.ConvertOptions(
-                    column_types=dict.fromkeys(wanted, pa.string()),
-                    include_columns=wanted,
+                    column_types=dict.fromkeys(wanted, pa.binary()),
+                    include_columns=list(wanted),
                     strings_can_be_null=True,
                     null_values=[""],
                 ),
             )
-        except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise UserError(f"not a readable CSV table: {error}", where=str(path)) from None
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" not in str(error):  # a header alone
+                raise UserError(f"not a readable CSV table: {error}", where=str(path)) from None
 
 
 def _convert(block: Any, layout: Layout) -> tuple[dict[str, Array], Array, list[_Failure]]:
     """Columns [B], which rows are good [B], and what is wrong with those that are neither good nor blank."""
-    cells = [block.column(column) for column, _ in layout.columns.values()]
+    cells = [_decoded(block.column(column)) for column, _ in layout.columns.values()]
     blank = np.logical_and.reduce([np.asarray(cell.is_null()) for cell in cells])
     good, columns, failures = ~blank, {}, {}
     for (role, (column, kind)), cell in zip(layout.columns.items(), cells, strict=True):
@@ -212,24 +285,26 @@ def _milliseconds(cell: Any) -> tuple[Array, Array]:
     return np.rint(np.where(fine, values, 0.0) * MILLISECOND).astype(np.int64), fine
 
 
-def _floats(cell: Any) -> tuple[Array, Array]:
-    """Numbers and where they are finite; cells that are none cost a look at each."""
+def _decoded(cell: Any) -> Any:
+    """Bytes as text without blanks around it; what is not UTF-8 becomes text that no reader takes for a value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
-        values = pc.cast(cell, pa.float64())
+        text = pc.cast(cell, pa.string())
     except pa.ArrowInvalid:
-        values = pa.array([_number(text) for text in cell.to_pylist()], pa.float64())
-    plain = np.asarray(pc.fill_null(values, float("nan")))
+        each = [None if x is None else x.decode(errors="replace") for x in cell.to_pylist()]
+        text = pa.array(each, pa.string())
+    return pc.ascii_trim_whitespace(text)
+
+
+def _floats(cell: Any) -> tuple[Array, Array]:
+    """Numbers, and where they are finite ones."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    plain = np.asarray(pc.fill_null(_cast(cell, pa.float64()), float("nan")))
     return plain, np.isfinite(plain)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
 
 
 def _stamps(cell: Any) -> tuple[Array, Array]:
@@ -237,25 +312,35 @@ def _stamps(cell: Any) -> tuple[Array, Array]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    for unit in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
-        try:
-            values = pc.cast(cell, unit)
-        except pa.ArrowInvalid:
-            continue
-        return np.asarray(pc.fill_null(values.cast(pa.int64()), 0)), np.asarray(values.is_valid())
-    each = [_stamp(text) for text in cell.to_pylist()]  # zones in some rows only, or bad cells
-    return np.array([ns or 0 for ns in each], np.int64), np.array([ns is not None for ns in each])
+    plain, zoned = pa.timestamp("ns"), pa.timestamp("ns", "UTC")
+    has_zone = pc.fill_null(pc.match_substring_regex(cell, _ZONE), False)
+    some = np.asarray(has_zone)
+    ns, valid = np.zeros(len(cell), dtype=np.int64), np.zeros(len(cell), dtype=bool)
+    for mine, kind in ((some, zoned), (~some, plain)):
+        if mine.any():
+            values = _cast(cell if mine.all() else cell.filter(pa.array(mine)), kind)
+            ns[mine] = np.asarray(pc.fill_null(values.cast(pa.int64()), 0))
+            valid[mine] = np.asarray(values.is_valid())
+    return ns, valid
 
 
-def _stamp(text: str | None) -> int | None:
+_ZONE = r":\d\d[.\d]*\s?(Z|[+-]\d\d(:?\d\d)?)$"
+
+
+def _cast(cell: Any, kind: Any) -> Any:
+    """`cell` as another type, null where that cannot be: a bad cell is looked for by halves."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    for unit in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
-        try:
-            return int(pa.scalar(text, pa.string()).cast(unit).value)
-        except (pa.ArrowInvalid, TypeError):
-            continue
-    return None
+    try:
+        return pc.cast(cell, kind)
+    except pa.ArrowInvalid:
+        if len(cell) == 1:
+            return pa.nulls(1, kind)
+    except pa.ArrowNotImplementedError:
+        return pa.nulls(len(cell), kind)
+    half = len(cell) // 2
+    return pa.concat_arrays([_cast(cell[:half], kind), _cast(cell[half:], kind)])
 
 
 def _texts(cell: Any) -> tuple[Array, Array]:
@@ -283,21 +368,6 @@ def _shown(cell: str | None) -> str:
     return "empty" if cell is None else repr(cell[:40])
 
 
-def _problems(path: Path, failures: list[_Failure], failed: int, ragged: list[Any]) -> Problems:
-    """All that went wrong, with line numbers; the header is line 1."""
-    ragged_line = np.array([number for number, _, _ in ragged], dtype=np.int64)
-    before = ragged_line - np.arange(len(ragged)) - 2  # whole rows that stand above each ragged one
-    told = [
-        (failure.row + 2 + int(np.searchsorted(before, failure.row, side="right")), failure.what)
-        for failure in failures
-    ]
-    told += [
-        (number, f"{have} cells, not {want}") for number, have, want in ragged[:SHOWN_PROBLEMS]
-    ]
-    first = tuple(f"{path.name}:{line}: {what}" for line, what in sorted(told)[:SHOWN_PROBLEMS])
-    return Problems(failed + len(ragged), first)
-
-
 def _by_time(layout: Layout, source: str, columns: dict[str, Any], problems: Problems) -> Trace:
     notes = list(layout.notes)
     columns = {role: column for role, column in columns.items() if not role.startswith("_")}
@@ -321,61 +391,102 @@ def read_parquet(path: Path) -> Trace:
     timeline or plan), `session_id`, `hash_ids` (or `block_id`) with the block size in the column's or the file's
     metadata as "block_tokens" (512 without).
     """
-    import pyarrow as pa
-    from pyarrow import parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"not a readable Parquet file: {error}", where=str(path)) from None
+    file = _opened(path)
     names = set(file.schema_arrow.names)
-    if {"req_idx", "n_blocks", "shared_blocks", "parent_req_idx", "think_time_s"} <= names:
+    if names >= _AGENT_COLUMNS:
         return _sessions_table(path, file.read())
-    if not {"prompt_tokens", "output_tokens"} <= names:
-        raise UserError("no columns prompt_tokens and output_tokens", where=str(path))
-    wanted = [name for name in (*_LENGTHS, *_TIMES, *_IDS, "session_id") if name in names]
-    return _our_table(path, file.read(columns=wanted), file.schema_arrow.metadata or {})
-
-
-_LENGTHS = ("prompt_tokens", "output_tokens")
-_TIMES = ("arrival_s", "intended_ns")
-_IDS = ("hash_ids", "block_id")
-
-
-def _our_table(path: Path, table: Any, metadata: dict[bytes, bytes]) -> Trace:
-    import pyarrow.compute as pc
-
-    columns: dict[str, Any] = {}
-    good = np.ones(table.num_rows, dtype=bool)
-    for role in _LENGTHS:
-        columns[role], fine = _counts(table.column(role).combine_chunks())
-        good &= fine
-    if "arrival_s" in table.column_names:
-        columns["arrival_ns"], fine = _seconds(table.column("arrival_s").combine_chunks())
-        good &= fine
-    elif "intended_ns" in table.column_names:
-        cell = table.column("intended_ns")
-        columns["arrival_ns"] = np.asarray(pc.fill_null(cell, 0)).astype(np.int64)
-        good &= np.asarray(cell.is_valid())
-    if "session_id" in table.column_names:
-        columns["session"] = _session_numbers(table.column("session_id").to_pylist())
-    bad = np.flatnonzero(~good)
-    first = tuple(
-        f"{path.name}: row {row + 1}: a value is missing or out of range"
-        for row in bad[:SHOWN_PROBLEMS]
-    )
-    trace = Trace(
-        "parquet",
-        path.name,
-        **{role: column[good] for role, column in columns.items()},
-        blocks=_list_blocks(table, metadata, good, columns["prompt_tokens"]),
-        problems=Problems(len(bad), first),
-    )
+    trace = _our_table(path, file.read(columns=_wanted(path, names)), file.schema_arrow.metadata)
     if trace.arrival_ns is None or not len(trace):
         return trace
     ordered = trace.in_order()
     assert ordered.arrival_ns is not None
     return replace(ordered, arrival_ns=ordered.arrival_ns - ordered.arrival_ns[0])
+
+
+def parquet_batches(path: Path) -> Iterator[Trace]:
+    """The same in batches, in the order of the file; times count from the first row. With sessions or blocks, whole."""
+    file = _opened(path)
+    names = set(file.schema_arrow.names)
+    if names >= _AGENT_COLUMNS or names & {*_IDS, "session_id"}:
+        yield read_parquet(path)
+        return
+    base: int | None = None
+    row = 0
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=_wanted(path, names)):
+        import pyarrow as pa
+
+        trace = _our_table(path, pa.Table.from_batches([batch]), None, above=row)
+        row += batch.num_rows
+        if trace.arrival_ns is not None and len(trace):
+            base = int(trace.arrival_ns[0]) if base is None else base
+            trace = replace(trace, arrival_ns=trace.arrival_ns - base)
+        yield trace
+
+
+_AGENT_COLUMNS = {"req_idx", "n_blocks", "shared_blocks", "parent_req_idx", "think_time_s"}
+_LENGTHS = ("prompt_tokens", "output_tokens")
+_TIMES = ("arrival_s", "intended_ns")
+_IDS = ("hash_ids", "block_id")
+_BATCH_ROWS = 1 << 17
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"not a readable Parquet file: {error}", where=str(path)) from None
+
+
+def _wanted(path: Path, names: set[str]) -> list[str]:
+    if not names >= set(_LENGTHS):
+        raise UserError("no columns prompt_tokens and output_tokens", where=str(path))
+    return [name for name in (*_LENGTHS, *_TIMES, *_IDS, "session_id") if name in names]
+
+
+def _our_table(
+    path: Path, table: Any, metadata: dict[bytes, bytes] | None, *, above: int = 0
+) -> Trace:
+    """The rows of a table with our columns, in their order; `above`: rows of the file before it."""
+    columns: dict[str, Any] = {}
+    good = np.ones(table.num_rows, dtype=bool)
+    for role in _LENGTHS:
+        columns[role], fine = _counts(table.column(role).combine_chunks())
+        good &= fine
+    time = next((name for name in _TIMES if name in table.column_names), None)
+    if time is not None:
+        read = _seconds if time == "arrival_s" else _nanoseconds
+        columns["arrival_ns"], fine = read(table.column(time).combine_chunks())
+        good &= fine
+    if "session_id" in table.column_names:
+        columns["session"] = _session_numbers(table.column("session_id").to_pylist())
+    blocks, fine = _list_blocks(table, metadata or {}, columns["prompt_tokens"])
+    good &= fine
+    bad = np.flatnonzero(~good)
+    first = tuple(
+        f"{path.name}: row {above + row + 1}: a value is missing or out of range"
+        for row in bad[:SHOWN_PROBLEMS]
+    )
+    kept = np.flatnonzero(good)
+    return Trace(
+        "parquet",
+        path.name,
+        **{role: column[good] for role, column in columns.items()},
+        blocks=None
+        if blocks is None
+        else cut(chained(take(blocks, kept)), columns["prompt_tokens"][good]),
+        problems=Problems(len(bad), first),
+    )
+
+
+def _nanoseconds(cell: Any) -> tuple[Array, Array]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = _cast(cell, pa.int64())
+    return np.asarray(pc.fill_null(values, 0)).astype(np.int64), np.asarray(values.is_valid())
 
 
 def _session_numbers(names: list[Any]) -> Ints:
@@ -386,22 +497,26 @@ def _session_numbers(names: list[Any]) -> Ints:
 
 
 def _list_blocks(
-    table: Any, metadata: dict[bytes, bytes], good: Array, prompt: Any
-) -> Blocks | None:
+    table: Any, metadata: dict[bytes, bytes], prompt: Any
+) -> tuple[Blocks | None, Array]:
+    """The blocks of all rows, if there are any, and which rows [R] have no hole in theirs."""
+    fine = np.ones(len(prompt), dtype=bool)
     name = next((name for name in _IDS if name in table.column_names), None)
     if name is None:
-        return None
+        return None, fine
     lists = table.column(name).combine_chunks()
-    ids = np.asarray(lists.flatten(), dtype=np.int64)
-    if not len(ids):
-        return None
-    counts = np.diff(np.asarray(lists.offsets, dtype=np.int64))
+    flat = lists.flatten()
+    if not len(flat):
+        return None, fine
+    counts = np.diff(np.asarray(lists.offsets).astype(np.int64))
+    holes = np.asarray(flat.is_null())
+    np.logical_and.at(fine, np.repeat(np.arange(len(counts)), counts)[holes], False)
     facts = {**metadata, **(table.schema.field(name).metadata or {})}
     scalars = msgspec.json.decode(facts.get(b"inferometer", b"{}"))
     tokens = int(facts.get(b"block_tokens", scalars.get("block_tokens", 512)))
-    _, dense = np.unique(ids, return_inverse=True)  # hashes of 64 bits become small numbers
-    kept = take(Blocks(offsets(counts), dense.reshape(-1), tokens), np.flatnonzero(good))
-    return cut(chained(kept), prompt[good])
+    # Hashes of 64 bits, of whatever type, become small numbers.
+    _, dense = np.unique(np.asarray(flat.fill_null(0)), return_inverse=True)
+    return Blocks(offsets(counts), dense.reshape(-1).astype(np.int64), tokens), fine
 
 
 AGENT_BLOCK = 1024

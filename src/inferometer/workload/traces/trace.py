@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from inferometer.timeline import ABSENT, Ints
 from inferometer.workload.sharing import Blocks, take
 
+SHOWN_PROBLEMS = 20
+
 
 class Problems(NamedTuple):
     """Rows that could not be read: how many, and the first of them as "file:line: what"."""
@@ -23,9 +25,12 @@ class Problems(NamedTuple):
     rows: int = 0
     first: tuple[str, ...] = ()
 
+    def and_then(self, more: Problems) -> Problems:
+        """These and those that came after them."""
+        return Problems(self.rows + more.rows, (self.first + more.first)[:SHOWN_PROBLEMS])
+
 
 NO_PROBLEMS = Problems()
-SHOWN_PROBLEMS = 20
 _ROW_COLUMNS = ("prompt_tokens", "output_tokens", "arrival_ns", "session", "cached_tokens")
 
 
