@@ -137,3 +137,53 @@ def test_a_turn_that_begins_anew_is_one_message():
     prompts = Prompts(_conversation(), load())
     assert [message.role for message in prompts.messages(3)] == ["user"]
     assert prompts.messages(0)[0].text == prompts.text(0)
+
+
+class _Watched:
+    """A tokenizer that adds up what it encodes, and may take two words for one token."""
+
+    exact, name, fingerprint = True, "watched", ""
+
+    def __init__(self, file, merged=None):
+        self._inner, self._merged = load(file), merged
+        self.encoded = 0
+
+    def pieces(self):
+        return self._inner.pieces()
+
+    def count(self, texts):
+        self.encoded += sum(map(len, texts))
+        counts = self._inner.count(texts)
+        if self._merged is None:
+            return counts
+        return [n - text.count(self._merged) for n, text in zip(counts, texts, strict=True)]
+
+
+def test_of_many_prompts_the_seams_and_a_sample_are_encoded(tokenizer_files):
+    """Where the vocabulary splits at words, a tenth of the text is read at most, and every count is right."""
+    watched = _Watched(tokenizer_files["byte"])
+    lists = [[row % 7, 7 + row % 3] for row in range(200)]
+    prompts = Prompts(_plan([900] * 200, lists, block_tokens=200), watched)
+    before = watched.encoded
+    made = prompts.made(range(200))
+    assert watched.encoded - before < 0.1 * sum(map(len, made.texts))
+    assert made.tokens.tolist() == [900] * 200
+    assert load(tokenizer_files["byte"]).count(made.texts) == [900] * 200
+
+
+def test_a_vocabulary_that_joins_words_is_read_whole(tokenizer_files):
+    """If two common words are one token, seams say nothing: each text is encoded and mended."""
+    watched = _Watched(tokenizer_files["byte"], merged=" of the")
+    made = Prompts(_plan([400] * 20), watched).made(range(20))
+    assert made.tokens.tolist() == [400] * 20
+    assert watched.count(made.texts) == [400] * 20
+
+
+def test_a_seam_that_is_not_what_it_was_made_of_is_found(tokenizer_files):
+    """Words of a key that merge with each other, though the long text does not: that prompt is mended."""
+    plan = _plan([60] * 100)
+    first = Prompts(plan, load(tokenizer_files["byte"])).text(37).split(" ")
+    watched = _Watched(tokenizer_files["byte"], merged=" ".join(first[:2]))
+    made = Prompts(plan, watched).made(range(100))
+    assert made.tokens.tolist() == [60] * 100
+    assert watched.count(made.texts) == [60] * 100

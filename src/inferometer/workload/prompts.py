@@ -6,14 +6,18 @@ base of the vocabulary, so that two segments of different keys differ within the
 cache finds nothing that the plan did not share. The rest is a slice of one long text that is made once per seed.
 
 So a prompt costs one copy of its bytes, nothing is held that was not asked for, and any row can be made alone.
-With an exact tokenizer each text is encoded again and mended at its end until the count is right; what cannot be mended
-is returned with the count that it has. Nothing here calls for randomness: text is a function of (seed, key).
+With an exact tokenizer each text is verified by encoding, and mended at its end until the count is right; what cannot be
+mended is returned with the count that it has. Nothing here calls for randomness: text is a function of (seed, key).
+
+Verifying costs a hundred times what making does, and nearly all of a text is the long one, over and over. So where the
+vocabulary splits at words, the long text is encoded once, of each prompt only the seams are (the words of each key and
+their surroundings), and every 64th prompt is encoded whole. Where one of these disagrees, everything is encoded whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +57,9 @@ class Prompts:
             pieces = Pieces(_LETTERS, _LETTERS, stop=False)
         self._spell = _Spelling(plan.seed, pieces)
         self._ring = _Ring(Stream(plan.seed, "text"), pieces)
+        self._lead = pieces.openers[0]  # put before a piece of text that does not begin one
+        self._by_seams = tokenizer.exact and self._splits_at_words()
+        self._parent: dict[int, int] = {}  # of rows that were asked for; -1: it goes on from nobody
 
     def text(self, row: int) -> str:
         """The prompt of one row."""
@@ -69,7 +76,8 @@ class Prompts:
         want = self._plan.prompt_tokens[rows].astype(np.int64)
         if not self._tokenizer.exact:
             return Prompted(texts, want)
-        return self._mended(texts, want)
+        have = self._verified(rows.tolist(), texts, want)
+        return self._mended(texts, have, want)
 
     def messages(self, row: int, replies: Mapping[int, str] | None = None) -> tuple[Message, ...]:
         """The prompt of a later turn as a conversation: what was asked and replied before it, and what is new.
@@ -80,7 +88,7 @@ class Prompts:
         plan, given = self._plan, replies or {}
         said: list[Message] = []
         begin = 0
-        for earlier in self._line(row)[:-1]:
+        for earlier in self.line(row)[:-1]:
             asked = int(plan.prompt_tokens[earlier])
             answered = asked + int(plan.output_tokens[earlier])
             said.append(Message("user", self._compose(row, begin, asked)))
@@ -94,40 +102,53 @@ class Prompts:
         said.append(Message("user", self._compose(row, begin)))
         return tuple(said)
 
-    def _line(self, row: int) -> list[int]:
+    def line(self, row: int) -> list[int]:
         """The turns that a row goes on from, oldest first, and the row itself."""
-        plan, line = self._plan, [row]
-        while plan.parent_offset[row] < plan.parent_offset[row + 1]:
-            parent = int(plan.parent_row[plan.parent_offset[row]])
-            theirs = plan.block_id[plan.block_offset[parent] : plan.block_offset[parent + 1]]
-            begin = plan.block_offset[row]
-            mine = plan.block_id[begin : min(begin + len(theirs), plan.block_offset[row + 1])]
-            known = int(plan.prompt_tokens[parent]) + int(plan.output_tokens[parent])
-            if (
-                not len(theirs)
-                or known >= plan.prompt_tokens[row]
-                or not np.array_equal(mine, theirs)
-            ):
-                break
-            line.append(parent)
-            row = parent
+        line = [row]
+        while (row := self.goes_on_from(row)) >= 0:
+            line.append(row)
         return line[::-1]
+
+    def goes_on_from(self, row: int) -> int:
+        """The turn whose prompt and reply a row's prompt begins with; -1 where it begins anew."""
+        found = self._parent.get(row)
+        if found is None:
+            found = self._parent[row] = self._found(row)
+        return found
+
+    def _found(self, row: int) -> int:
+        plan = self._plan
+        if plan.parent_offset[row] == plan.parent_offset[row + 1]:
+            return -1
+        parent = int(plan.parent_row[plan.parent_offset[row]])
+        theirs = plan.block_id[plan.block_offset[parent] : plan.block_offset[parent + 1]]
+        begin = plan.block_offset[row]
+        mine = plan.block_id[begin : min(begin + len(theirs), plan.block_offset[row + 1])]
+        known = int(plan.prompt_tokens[parent]) + int(plan.output_tokens[parent])
+        same = len(theirs) > 0 and np.array_equal(mine, theirs)
+        return parent if same and known < plan.prompt_tokens[row] else -1
 
     def _compose(self, row: int, begin: int = 0, end: int | None = None) -> str:
         """The text of the tokens [begin, end) of a row's prompt."""
-        plan = self._plan
-        total = int(plan.prompt_tokens[row])
-        end = total if end is None else end
-        blocks = plan.block_id[plan.block_offset[row] : plan.block_offset[row + 1]].tolist()
+        end = int(self._plan.prompt_tokens[row]) if end is None else end
         parts: list[str] = []
-        at = 0
-        for key in (*(block + _KEYS // 2 for block in blocks), row):
-            size = total - at if key == row else min(total - at, plan.block_tokens)
+        for key, at, size in self._segments(row):
             low, high = max(begin - at, 0), min(end - at, size)
             if low < high:
                 parts.append(self._segment(key, low, high, opening=at == 0))
-            at += size
         return "".join(parts)
+
+    def _segments(self, row: int) -> Iterator[tuple[int, int, int]]:
+        """Key, begin and size [tokens] of each segment of a row's prompt."""
+        plan = self._plan
+        total, at = int(plan.prompt_tokens[row]), 0
+        blocks = plan.block_id[plan.block_offset[row] : plan.block_offset[row + 1]].tolist()
+        for block in blocks:
+            size = min(total - at, plan.block_tokens)
+            yield block + _KEYS // 2, at, size
+            at += size
+        if at < total:
+            yield row, at, total - at
 
     def _segment(self, key: int, begin: int, end: int, *, opening: bool) -> str:
         """The pieces [begin, end) of a segment: the words of its key, then its slice of the long text."""
@@ -137,9 +158,48 @@ class Prompts:
         skip = max(begin - len(words), 0)
         return start + " ".join(head) + self._ring.slice(key, skip, end - begin - len(head))
 
-    def _mended(self, texts: list[str], want: Ints) -> Prompted:
+    def _verified(self, rows: list[int], texts: list[str], want: Ints) -> Ints:
+        """How many tokens each text has [n], by encoding it, or its seams."""
+        if not self._by_seams:
+            return np.array(self._tokenizer.count(texts), dtype=np.int64)
+        have = want.copy()
+        whole = set(range(0, len(texts), _WHOLE_EVERY)) | self._doubtful(rows)
+        places = sorted(whole)
+        have[places] = self._tokenizer.count([texts[place] for place in places])
+        if np.any(have[::_WHOLE_EVERY] != want[::_WHOLE_EVERY]):
+            self._by_seams = False
+            return self._verified(rows, texts, want)
+        return have
+
+    def _doubtful(self, rows: list[int]) -> set[int]:
+        """The places of those `rows` of which a seam has not the tokens that it was made of."""
+        seams, where, want = [], [], []
+        for place, row in enumerate(rows):
+            total = int(self._plan.prompt_tokens[row])
+            for _, at, size in self._segments(row):
+                begin, end = (
+                    max(at - _SEAM, 0),
+                    min(at + min(size, self._spell.most + _SEAM), total),
+                )
+                seams.append((self._lead if begin else "") + self._compose(row, begin, end))
+                where.append(place)
+                want.append(end - begin + (begin > 0))
+        counted = zip(where, self._tokenizer.count(seams), want, strict=True)
+        return {place for place, have, wanted in counted if have != wanted}
+
+    def _splits_at_words(self) -> bool:
+        """Whether any run of the long text has the tokens that it was made of: all of it in parts, seams included."""
+        for shift in (0, _PART // 2):
+            parts = [
+                self._lead + self._ring.cut(begin, begin + _PART)
+                for begin in range(shift, _RING - _PART, _PART)
+            ]
+            if any(count != _PART + 1 for count in self._tokenizer.count(parts)):
+                return False
+        return True
+
+    def _mended(self, texts: list[str], have: Ints, want: Ints) -> Prompted:
         """`texts` with their ends mended until each has the tokens that are wanted of it, as far as that goes."""
-        have = np.array(self._tokenizer.count(texts), dtype=np.int64)
         for filler in _FILLERS:
             wrong = np.flatnonzero(have != want).tolist()
             if not wrong:
@@ -151,6 +211,9 @@ class Prompts:
         return Prompted(texts, have)
 
 
+_WHOLE_EVERY = 64  # one prompt in so many is encoded whole, whatever its seams say
+_SEAM = 8  # tokens on both sides of the words of a key
+_PART = 64  # pieces of the long text that are encoded together
 _LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 _FILLERS = (" the", ".", " a", "x", " the", ".", " 1", "x", "\n", "q")
 
@@ -169,6 +232,7 @@ class _Spelling:
         self._openers, self._words = pieces.openers, pieces.words
         self._factor, self._shift = (int(x) for x in Stream(seed, "spelling").below(2, 1 << 20))
         self._more = math.ceil(math.log(_KEYS / len(self._openers), max(2, len(self._words))))
+        self.most = 1 + self._more  # words of a key
 
     def words(self, key: int, *, opening: bool) -> list[str]:
         """The words of a key; the first varies fastest, so that neighbours differ at once."""
@@ -202,6 +266,10 @@ class _Ring:
         self._text = "".join(parts)
         self._starts = offsets(np.array([len(part) for part in parts])).tolist()
         self._salt = int(stream.below(1, 1 << 40)[0])
+
+    def cut(self, begin: int, end: int) -> str:
+        """The pieces [begin, end)."""
+        return self._text[self._starts[begin] : self._starts[end]]
 
     def slice(self, key: int, skip: int, pieces: int) -> str:
         """`pieces` consecutive pieces, from `skip` behind a place that depends on the key."""
