@@ -8,6 +8,7 @@ A row's start is one of three things:
     closed loop   `intended_ns` is ABSENT and the row has no parents: it starts when one of `concurrency` slots is free;
     a later turn  the row has parents: it starts `think_ns` after the last of them has ended.
 Prompts are described, not held: a length, a shared prefix as block ids, and the seed from which the text is made.
+With `replies` "real", what a later turn repeats of earlier replies is not known before the run: its length is a plan.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ PLAN_COLUMNS: dict[str, tuple[Any, bool]] = {
     "tenant": (object, True),
     "priority": (np.int32, False),
 }
+PLANNED = "planned"
 RAGGED = (("parent_offset", "parent_row"), ("block_offset", "block_id"))
 
 
@@ -69,6 +71,9 @@ class Plan:
     concurrency: int | None = None
     seed: int = 0
     generator: str = ""  # which generator, and which version of it, made the columns
+    replies: str = (
+        PLANNED  # in the history of later turns: planned text, or the model's own ("real")
+    )
     notes: tuple[str, ...] = field(
         default=()
     )  # what a reader must know: de-ticked stamps, an approximate profile, ...
@@ -85,6 +90,7 @@ class Plan:
             digest.update(name.encode() + b"\0")
             digest.update(_canonical(getattr(self, name)))
         scalars = f"{self.block_tokens}|{self.concurrency}|{self.seed}|{self.generator}"
+        scalars += "" if self.replies == PLANNED else f"|{self.replies}"
         digest.update(scalars.encode())
         return digest.hexdigest()
 
@@ -142,6 +148,7 @@ def build_plan(
     concurrency: int | None = None,
     seed: int = 0,
     generator: str = "",
+    replies: str = PLANNED,
     notes: tuple[str, ...] = (),
     **columns: Any,
 ) -> Plan:
@@ -172,6 +179,7 @@ def build_plan(
         concurrency=concurrency,
         seed=seed,
         generator=generator,
+        replies=replies,
         notes=notes,
     ).check()
 

@@ -261,7 +261,7 @@ def read_plan(folder: Path) -> Plan:
     return Plan(**columns, **rest).check()
 
 
-_PLAN_SCALARS = ("block_tokens", "concurrency", "seed", "generator", "notes")
+_PLAN_SCALARS = ("block_tokens", "concurrency", "seed", "generator", "replies", "notes")
 
 
 def write_telemetry(series: Mapping[str, Array], folder: Path) -> None:

@@ -240,6 +240,8 @@ def test_a_broken_reply_counts_only_what_was_said(fault, kind):
 def test_prompts_are_counted_in_words_or_ids():
     """Text, messages, parts of messages, token ids and batches are counted; what is none of these is 0."""
     assert count_words(" two words ") == 2
+    assert count_words("Two. And three.") == 5
+    assert count_words(". and so on") == 4
     assert count_words([{"role": "user", "content": "a b"}, {"role": "user", "content": "c"}]) == 3
     assert count_words([{"content": [{"type": "text", "text": "a b"}, {"type": "image_url"}]}]) == 2
     assert count_words(". two stops.") == 4

@@ -131,7 +131,7 @@ def test_ollama_is_asked_in_options():
 
 def test_messages_take_the_place_of_the_prompt():
     """As messages, as one text, or with the system's part on its own, as the protocol has it."""
-    ask = Ask(model="m", prompt="unused", messages=(("system", "be brief"), ("user", "hi")))
+    ask = Ask(model="m", messages=(("system", "be brief"), ("user", "hi")))
     said = {name: json.loads(DIALECTS[name].encode(ask)) for name in NAMES}
     pair = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
 
@@ -145,6 +145,20 @@ def test_messages_take_the_place_of_the_prompt():
         ("tgi", "inputs"),
     ):
         assert said[name][field] == "be brief\n\nhi"
+
+
+def test_of_a_prompt_and_messages_each_protocol_sends_what_it_knows():
+    """Protocols of messages send these; protocols of text the prompt, to the letter."""
+    ask = Ask(model="m", prompt="be brief hi", messages=(("user", "be brief"), ("user", "hi")))
+    said = {name: json.loads(DIALECTS[name].encode(ask)) for name in NAMES}
+
+    assert [m["content"] for m in said["openai-chat"]["messages"]] == ["be brief", "hi"]
+    for name, field in (
+        ("openai-completions", "prompt"),
+        ("llamacpp", "prompt"),
+        ("tgi", "inputs"),
+    ):
+        assert said[name][field] == "be brief hi"
 
 
 def test_extra_is_merged_into_the_body_at_every_depth():

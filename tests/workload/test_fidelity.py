@@ -8,6 +8,7 @@ from inferometer.clock import MILLISECOND
 from inferometer.timeline import ABSENT, build
 from inferometer.workload import WorkloadSpec, fidelity, make_plan
 from inferometer.workload.contents import SharedPrefix
+from inferometer.workload.sessions import Sessions
 
 
 def _plan(**more):
@@ -119,3 +120,37 @@ def test_too_few_requests_have_no_verdict():
     """One request: a rate and a CV are not defined, and are not called wrong."""
     plan = _plan(requests=1)
     assert fidelity(plan, _ran(plan)).ok
+
+
+def _conversations(replies="planned"):
+    return make_plan(
+        WorkloadSpec(
+            arrivals="poisson:rate=3",
+            prompt_tokens="uniform:low=20,high=200",
+            output_tokens=50,
+            sessions=Sessions(turns=6, think_s=1),
+            requests=600,
+            replies=replies,
+        )
+    )
+
+
+def test_a_template_counts_around_every_message_of_a_history():
+    """Five tokens a message are the template's; they are told, and taken off before lengths are judged."""
+    plan = _conversations()
+    depth = plan.turn.astype(int)
+    found = fidelity(plan, _ran(plan, extra=9 + 5 * 2 * depth))
+    assert _line(found, "tokens around a prompt").achieved == 9
+    assert _line(found, "tokens around a message").achieved == 5
+    assert _line(found, "prompt KS").achieved == 0
+    more = fidelity(plan, _ran(plan, extra=60 * depth))
+    assert _line(more, "prompt p50").ok is False
+
+
+def test_replies_of_other_lengths_are_not_taken_for_a_template():
+    """With real replies what they add is in the prompt's own lines, which say what they are."""
+    plan = _conversations("real")
+    found = fidelity(plan, _ran(plan, extra=10 * plan.turn.astype(int)))
+    assert not any(line.name == "tokens around a message" for line in found.lines)
+    assert _line(found, "prompt p50").ok is False
+    assert "real replies" in _line(found, "prompt p50").why

@@ -67,6 +67,7 @@ OPTIONS = (
         opt("--workload NAME|FILE", "A profile, a trace, or a spec in YAML."),
         rare("--app NAME", "The application column: chat, code, agent, ..."),
         rare("--strict", "Refuse a trace with malformed rows."),
+        rare("--replies KIND", "What later turns repeat: planned text, or the model's real words.  [planned]", click.Choice(["planned", "real"])),
         opt("--seed N", "Other prompts and times.  [0]", NOT_NEGATIVE),
         opt("--repeats N", "N runs, each with a seed of its own.", AT_LEAST_1),
         rare("--workers N", "Processes that send.  [1]", AT_LEAST_1, default=1),

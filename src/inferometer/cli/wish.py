@@ -50,12 +50,14 @@ class Load:
     output_tokens: str | None = None
     app: str | None = None
     strict: bool = False
+    replies: str | None = None
     seed: int | None = None
 
 
 def picked(options: dict[str, Any]) -> Load:
     """The options of a command line that say what load is wanted."""
-    return Load(**{name: options[name] for name in Load.__dataclass_fields__})
+    known = Load.__dataclass_fields__.keys() & options.keys()
+    return Load(**{name: options[name] for name in known})
 
 
 def workload(load: Load) -> WorkloadSpec:
@@ -68,6 +70,7 @@ def workload(load: Load) -> WorkloadSpec:
         "prompt_tokens": load.prompt_tokens,
         "output_tokens": load.output_tokens,
         "app": load.app,
+        "replies": load.replies,
         "seed": load.seed,
     }
     asked = msgspec.structs.replace(base, **{k: v for k, v in given.items() if v is not None})

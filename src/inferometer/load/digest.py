@@ -31,6 +31,7 @@ from inferometer.timeline import (
 from inferometer.wire import DIALECTS, CountTokens, Dialect, Limits, Reply, ReplyFacts
 
 COMPARED = 200
+UNTOLD = "the server reports no prompt tokens: they are those that were planned"
 
 
 PART_CHUNKS = 500_000  # a part of a timeline is handed over when it has this many
@@ -129,6 +130,8 @@ class _Part:
 def _remark(facts: ReplyFacts, remarks: Remarks) -> None:
     remarks.replies += 1
     remarks.notes.update(facts.notes)
+    if facts.status == "ok" and facts.prompt_tokens is None:
+        remarks.notes.update([UNTOLD])
 
 
 def _facts(

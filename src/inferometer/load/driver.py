@@ -42,6 +42,7 @@ from inferometer.load.connection import (
 from inferometer.load.framing import LAST_CHUNK, NEVER, Framing, ended_with_trailers, framing
 from inferometer.load.gauges import Gauges, lag_bucket
 from inferometer.load.options import Drive, Endpoint, Target
+from inferometer.load.replies import Replies
 from inferometer.load.spool import Ending, Spool
 from inferometer.timeline import ABSENT
 
@@ -77,6 +78,7 @@ class Driver:
         allowed_events: Callable[[int], int],
         endpoint_of: Callable[[int], int],
         has_token: Callable[[list[bytes]], bool],
+        replies: Replies | None = None,
     ) -> None:
         self.agenda = agenda
         self.requests = requests
@@ -86,6 +88,7 @@ class Driver:
         self.allowed_events = allowed_events
         self.endpoint_of = endpoint_of
         self.has_token = has_token
+        self.replies = replies
         self.gauges = Gauges()
         self.context = _context(target)
         self.addresses = [_resolve(endpoint) for endpoint in target.endpoints]
@@ -180,8 +183,7 @@ class Driver:
     def _wait(self, until_ns: int) -> list[tuple[int, int]]:
         """Wait for something to read, until `until_ns` at the latest."""
         poll = self.epoll.poll
-        if self.unwritten:
-            self._write()
+        if self._chore():
             return poll(0, 4096)
         left_ns = until_ns - now_ns()
         if left_ns <= 0:
@@ -192,15 +194,24 @@ class Driver:
         return poll(0, 4096)
 
     def _pause(self, until_ns: int) -> list[tuple[int, int]]:
-        """Let readable streams gather for a moment; the time is used to write down what has ended."""
+        """Let readable streams gather for a moment; the time is used for what can wait."""
         end_ns = min(until_ns, now_ns() + PAUSE_NS)
-        self._write()
-        while self.unwritten and now_ns() < end_ns:
-            self._write()
+        while self._chore() and now_ns() < end_ns:
+            continue
         left_ns = end_ns - now_ns()
         if left_ns > 0:
             time.sleep(left_ns / SECOND)
         return self.epoll.poll(0, 4096)
+
+    def _chore(self) -> bool:
+        """Do a little of what can wait: get a next turn ready, or write down what has ended. False: there was nothing."""
+        if self.replies is not None and self.replies.waiting:
+            self.replies.work()
+        elif self.unwritten:
+            self._write()
+        else:
+            return False
+        return True
 
     def _handle(self, ready: list[tuple[int, int]]) -> None:
         """The hot path: everything here is paid for by every token."""
@@ -308,6 +319,12 @@ class Driver:
     # --- starting and ending requests ---------------------------------------------------------------------------------
 
     def _start(self, start: Start) -> None:
+        if self.replies is not None and self.replies.repeats(start.row):
+            why = self.replies.refusal(start.row)
+            if why is not None:
+                self._drop(start.row, start.intended, why)
+                self.agenda.ended(start.row, start.intended - self.epoch_ns, ok=False)
+                return
         self.in_flight += 1
         gauges = self.gauges
         gauges.started += 1
@@ -385,7 +402,7 @@ class Driver:
         else:
             self._record(c, cause, error, ended_ns)
             ok = cause == ends.DONE and status < 300
-            self._ended(row, ended_ns, ok=ok)
+            self._ended(row, ended_ns, ok=ok, reads=c.reads)
             self._note_speed(c, last_ns)
         c.row, c.plain, c.stamps, c.reads = -1, False, [], []
         c.state = IDLE
@@ -411,7 +428,11 @@ class Driver:
             c.reads,
         )
 
-    def _ended(self, row: int, ended_ns: int, *, ok: bool) -> None:
+    def _ended(
+        self, row: int, ended_ns: int, *, ok: bool, reads: list[bytes] | None = None
+    ) -> None:
+        if self.replies is not None:
+            self.replies.ended(row, reads or [], ok=ok)
         self.in_flight -= 1
         self.gauges.ended += 1
         self.gauges.failed += not ok
@@ -435,10 +456,13 @@ class Driver:
 
     def _record_dropped(self) -> None:
         for start, why in self.agenda.take_dropped():
-            t_ns = start.intended + self.epoch_ns
-            self._append(
-                Ending(start.row, ends.DROPPED, why, 0, t_ns, ABSENT, ABSENT, t_ns, 0), [], []
-            )
+            self._drop(start.row, start.intended + self.epoch_ns, why)
+
+    def _drop(self, row: int, t_ns: int, why: str) -> None:
+        """Record a row that is never sent."""
+        if self.replies is not None:
+            self.replies.ended(row, [], ok=False)
+        self._append(Ending(row, ends.DROPPED, why, 0, t_ns, ABSENT, ABSENT, t_ns, 0), [], [])
 
     def _wants_retry(self, row: int, cause: int, status: int, *, got_bytes: bool) -> bool:
         if self.cancelled or self.attempt_of.get(row, 1) > self.drive.retries:
@@ -628,6 +652,8 @@ class Driver:
             c.row, ends.SEGMENT, "", 1, c.intended_ns, c.sent_ns, c.connect_ns, ABSENT, offset_ns
         )
         self._append(ending, c.stamps[:keep], c.reads[:keep])
+        if self.replies is not None:
+            self.replies.set_aside(c.row, c.reads[:keep])
         c.spooled += sum(map(len, c.reads[:keep]))
         del c.stamps[:keep], c.reads[:keep]
 

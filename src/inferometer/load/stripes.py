@@ -10,7 +10,7 @@ from inferometer.timeline import Ints
 
 def stripe(plan: Plan, workers: int) -> list[Ints]:
     """The rows of each worker: sessions stay whole, the others are dealt in turn; empty stripes are left out."""
-    group = _groups(plan)
+    group = groups(plan)
     _, first, member = np.unique(group, return_index=True, return_inverse=True)
     turn = np.argsort(np.argsort(first))  # groups numbered by their first row
     owner = turn[member] % max(1, workers)
@@ -25,8 +25,8 @@ def slots(concurrency: int | None, worker: int, workers: int) -> int | None:
     return concurrency // workers + (worker < concurrency % workers)
 
 
-def _groups(plan: Plan) -> Ints:
-    """A number per row, equal where rows belong to one session or wait for each other."""
+def groups(plan: Plan) -> Ints:
+    """The first row that each row [R] belongs together with, equal where rows belong to one session or wait for each other."""
     names: dict[str, int] = {}
     group = np.arange(len(plan), dtype=np.int64)
     for row, name in enumerate(plan.session_id.tolist()):

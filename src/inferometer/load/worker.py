@@ -36,6 +36,7 @@ from inferometer.load.options import Drive, Target
 from inferometer.load.progress import Heartbeat
 from inferometer.load.requests import Requests, encode
 from inferometer.load.spool import Spool, read_spool
+from inferometer.load.stripes import groups
 from inferometer.plan import Plan
 from inferometer.run import write_parts
 from inferometer.timeline import Ints
@@ -93,6 +94,8 @@ class Worker:
         self._stage = "encoding"
         self._driver: Driver | None = None
         self._tokenizer = tokenizers.load(job.drive.tokenizer)
+        # Requests go round; those of a session go to where its first one went.
+        self._endpoint = groups(job.plan)[job.rows] % len(job.target.endpoints)
 
     def work(self) -> None:
         """Do the job; returns when the shard is written and the report is said."""
@@ -125,7 +128,7 @@ class Worker:
         return replace(part, concurrency=job.concurrency)
 
     def _endpoint_of(self, place: int) -> int:
-        return int(self.job.rows[place]) % len(self.job.target.endpoints)
+        return int(self._endpoint[place])
 
     def _encoded(self) -> Requests:
         job = self.job
@@ -157,6 +160,7 @@ class Worker:
             allowed_events=lambda place: limits.events(int(asked[place])),
             endpoint_of=self._endpoint_of,
             has_token=partial(has_token, DIALECTS[job.target.dialect]),
+            replies=requests.replies,
         )
 
     def _get_ready(self, driver: Driver) -> None:

@@ -5,7 +5,7 @@ Frozen plain data; `plan.py` decides what they mean.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -82,9 +82,12 @@ class WorkloadSpec(Content, frozen=True):
     With `clients` it is a mixture: each with arrivals of its own, or all with those that are given here. What else is
     given here is what clients have in common; each may say otherwise.
     A trace needs no limit.
+    `replies`: what stands for earlier replies in the history of later turns: "planned" text of the planned length, the
+    same for every server, or the model's "real" words.
     """
 
     clients: tuple[Mixed, ...] = ()
     requests: Count | None = None
     duration_s: Positive | None = None
+    replies: Literal["planned", "real"] = "planned"
     seed: int = 0

@@ -18,7 +18,7 @@ import numpy as np
 
 from inferometer.clock import SECOND
 from inferometer.errors import UserError
-from inferometer.plan import Plan, build_plan
+from inferometer.plan import PLANNED, Plan, build_plan
 from inferometer.timeline import Array
 from inferometer.workload.arrivals import Arrivals, Closed, Drawn, Natural, Poisson, arrivals
 from inferometer.workload.contents import DEFAULT_ARRIVALS, Content, Mixed, WorkloadSpec
@@ -26,8 +26,13 @@ from inferometer.workload.draws import Stream
 from inferometer.workload.profiles import Client, Profile, load_profile
 from inferometer.workload.replay import Replay, play, units
 from inferometer.workload.rows import Draft, Part, drafted, first_rows, merged, trace_draft
+from inferometer.workload.sharing import goes_on_from
 from inferometer.workload.traces import Trace
 
+PLANNED_REPLIES = (
+    "later turns repeat planned replies, the same for every server: what a server cached of its "
+    "own replies is not asked for again (replies: real repeats these)"
+)
 GENERATOR = "workload/2"  # raise the number whenever the same spec and seed would give another plan
 
 
@@ -44,14 +49,18 @@ def make_plan(spec: WorkloadSpec, seed: int | None = None) -> Plan:
     if limit.requests is not None:
         rows = first_rows(rows, limit.requests)
     notes = (*rows.notes, *_limit_notes(spec, common, len(rows.turn)))
-    return build_plan(
+    plan = build_plan(
         len(rows.turn),
         **rows.columns(),
         concurrency=common.concurrency if isinstance(common, Closed) else None,
         seed=seed,
         generator=GENERATOR,
+        replies=spec.replies,
         notes=tuple(dict.fromkeys(notes)),
     )
+    if plan.replies == PLANNED and np.any(goes_on_from(plan) >= 0):
+        plan = replace(plan, notes=(*plan.notes, PLANNED_REPLIES))
+    return plan
 
 
 # --- parts: what kinds of requests there are --------------------------------------------------------------------------

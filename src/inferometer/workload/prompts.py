@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from inferometer.plan import Plan
 from inferometer.timeline import Ints, offsets
 from inferometer.workload.draws import Stream
+from inferometer.workload.sharing import goes_on_from
 from inferometer.workload.tokenizer import Pieces, Tokenizer
 
 _RING = 1 << 16  # pieces in the long text; a slice of more wraps around
@@ -59,7 +60,7 @@ class Prompts:
         self._ring = _Ring(Stream(plan.seed, "text"), pieces)
         self._lead = pieces.openers[0]  # put before a piece of text that does not begin one
         self._by_seams = tokenizer.exact and self._splits_at_words()
-        self._parent: dict[int, int] = {}  # of rows that were asked for; -1: it goes on from nobody
+        self._parent: list[int] | None = None  # by row; found when it is first asked for
 
     def text(self, row: int) -> str:
         """The prompt of one row."""
@@ -111,22 +112,9 @@ class Prompts:
 
     def goes_on_from(self, row: int) -> int:
         """The turn whose prompt and reply a row's prompt begins with; -1 where it begins anew."""
-        found = self._parent.get(row)
-        if found is None:
-            found = self._parent[row] = self._found(row)
-        return found
-
-    def _found(self, row: int) -> int:
-        plan = self._plan
-        if plan.parent_offset[row] == plan.parent_offset[row + 1]:
-            return -1
-        parent = int(plan.parent_row[plan.parent_offset[row]])
-        theirs = plan.block_id[plan.block_offset[parent] : plan.block_offset[parent + 1]]
-        begin = plan.block_offset[row]
-        mine = plan.block_id[begin : min(begin + len(theirs), plan.block_offset[row + 1])]
-        known = int(plan.prompt_tokens[parent]) + int(plan.output_tokens[parent])
-        same = len(theirs) > 0 and np.array_equal(mine, theirs)
-        return parent if same and known < plan.prompt_tokens[row] else -1
+        if self._parent is None:
+            self._parent = goes_on_from(self._plan).tolist()
+        return self._parent[row]
 
     def _compose(self, row: int, begin: int = 0, end: int | None = None) -> str:
         """The text of the tokens [begin, end) of a row's prompt."""

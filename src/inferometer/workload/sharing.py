@@ -60,6 +60,28 @@ def cached_share(plan: Plan) -> float:
     return float(cached_tokens(plan).sum() / total) if total else 0.0
 
 
+def goes_on_from(plan: Plan) -> Ints:
+    """The turn whose prompt and reply each row's prompt begins with [R]; -1 where it begins anew.
+
+    It is the first turn that the row waits for, if all of that one's blocks are the row's first, and it asks for more.
+    """
+    blocks = plan_blocks(plan)
+    counts = np.diff(blocks.offset)
+    out = np.full(len(plan), -1, dtype=np.int64)
+    rows = np.flatnonzero(np.diff(plan.parent_offset) > 0)
+    parents = plan.parent_row[plan.parent_offset[rows]]
+    said = plan.prompt_tokens.astype(np.int64) + plan.output_tokens
+    able = (counts[parents] > 0) & (counts[rows] >= counts[parents])
+    able &= said[parents] < plan.prompt_tokens[rows]
+    rows, parents = rows[able], parents[able]
+    theirs = take(blocks, parents)
+    begins = np.repeat(blocks.offset[rows] - theirs.offset[:-1], np.diff(theirs.offset))
+    differs = blocks.id[begins + np.arange(len(theirs.id))] != theirs.id
+    same = np.diff(np.concatenate([[0], np.cumsum(differs)])[theirs.offset]) == 0
+    out[rows[same]] = parents[same]
+    return out
+
+
 def shared(blocks: Blocks, prompt_tokens: NDArray[np.int32]) -> Shared:
     """Each row's longest prefix that an earlier row has."""
     rows = len(blocks.offset) - 1

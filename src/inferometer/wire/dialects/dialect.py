@@ -25,7 +25,8 @@ Headers = list[tuple[str, str]]
 class Ask:
     """One request, whatever the protocol. What is None or False is not sent; what is asked is sent, known or not.
 
-    `messages`: (role, content) pairs instead of `prompt`. `usage`: "continuous" asks for a running count in every
+    `messages`: (role, content) pairs, and `prompt`: one text. Each protocol sends what it knows; where only one of the
+    two is given, it is made of the other. `usage`: "continuous" asks for a running count in every
     event, "final" for one at the end. `extra` is merged into the JSON body, mappings within mappings included.
     """
 
@@ -49,7 +50,7 @@ class Ask:
     @property
     def text(self) -> str:
         """The prompt as one text, for protocols that know no messages."""
-        return "\n\n".join(content for _, content in self.messages) or self.prompt
+        return self.prompt or "\n\n".join(content for _, content in self.messages)
 
 
 @dataclass(frozen=True, slots=True)

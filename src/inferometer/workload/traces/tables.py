@@ -508,7 +508,8 @@ def _list_blocks(
     flat = lists.flatten()
     if not len(flat):
         return None, fine
-    counts = np.diff(np.asarray(lists.offsets).astype(np.int64))
+    edges: Ints = np.asarray(lists.offsets).astype(np.int64)
+    counts = edges[1:] - edges[:-1]
     holes = np.asarray(flat.is_null())
     np.logical_and.at(fine, np.repeat(np.arange(len(counts)), counts)[holes], False)
     facts = {**metadata, **(table.schema.field(name).metadata or {})}
