@@ -61,6 +61,64 @@ def test_a_run_is_described_by_its_plan(run: Run, tmp_path: Path) -> None:
     assert (told["kind"], told["rows"], told["output_tokens"]["max"]) == ("plan", 120, 10)
 
 
+def test_whatever_can_be_replayed_can_be_described(tmp_path: Path) -> None:
+    """A folder of sessions, a session in a .json file, a spec, and a profile of one's own."""
+    call = {"t": 0.0, "type": "n", "in": 50, "out": 5, "hash_ids": [1]}
+    session = {"id": "a", "block_size": 64, "requests": [call, call | {"t": 9.0}]}
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "one.json").write_text(json.dumps(session))
+    (tmp_path / "spec.yaml").write_text("arrivals: poisson:rate=2\nrequests: 30\n")
+    (tmp_path / "spec.json").write_text('{"prompt_tokens": 7, "requests": 20}')
+    expected = {
+        "traces": ("trace", 2),
+        "traces/one.json": ("trace", 2),
+        "spec.yaml": ("plan", 30),
+        "spec.json": ("plan", 20),
+    }
+    for name, (kind, rows) in expected.items():
+        told = json.loads(typed(tmp_path / name, "--json").stdout)
+        assert (told["kind"], told["rows"]) == (kind, rows), name
+
+
+def test_a_trace_is_kept_as_a_profile(tmp_path: Path) -> None:
+    """By a file or a name; what is no trace cannot be; and the profile is one."""
+    kept = tmp_path / "mine.json"
+    told = json.loads(typed(trace(tmp_path), "--save", kept, "--json").stdout)
+    assert told["saved"] == str(kept)
+    again = json.loads(typed(kept, "--json").stdout)
+    assert (again["kind"], again["name"], again["rows"]) == ("profile", "mine", 40)
+    assert abs(again["prompt_tokens"]["p50"] - 119.5) < 2
+    refused = typed("bwb", "--save", tmp_path / "x.json")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (EXIT_USAGE, 1)
+
+
+def test_malformed_rows_are_shown_and_may_be_refused(tmp_path: Path) -> None:
+    """With their lines on the screen; with --strict they end it."""
+    path = trace(tmp_path)
+    path.write_text(path.read_text() + "never,1,2\n")
+    result = typed(path)
+    assert result.exit_code == EXIT_OK
+    assert "1 rows could not be read" in result.stdout
+    assert "trace.csv:42: TIMESTAMP is 'never'" in result.stdout
+    strict = typed(path, "--strict")
+    assert (strict.exit_code, strict.stderr.count("\n")) == (EXIT_USAGE, 1)
+    assert "trace.csv:42" in strict.stderr
+
+
+def test_charts_are_a_page_a_picture_or_a_folder(tmp_path: Path) -> None:
+    """Each of the three, by the ending; another ending is refused."""
+    source = trace(tmp_path)
+    for name, begins in (("a.html", b"<!doctype html>"), ("a.svg", b"<svg"), ("a.png", b"\x89PNG")):
+        assert typed(source, "--plot", tmp_path / name).exit_code == EXIT_OK
+        assert (tmp_path / name).read_bytes().lower().startswith(begins.lower())
+    assert typed(source, "--plot", tmp_path / "charts").exit_code == EXIT_OK
+    assert {"lengths.svg", "rate.png", "lengths-table.csv"} <= {
+        path.name for path in (tmp_path / "charts").iterdir()
+    }
+    refused = typed(source, "--plot", tmp_path / "a.gif")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (EXIT_USAGE, 1)
+
+
 def test_what_is_not_there_is_one_line() -> None:
     """A name that is no profile and no file."""
     result = typed("no-such-profile")

@@ -32,6 +32,7 @@ QUANTITIES = {
     *section(
         "Result",
         opt("--save NAME|FILE", "Keep a trace as a profile, for --workload."),
+        opt("--plot FILE|DIR", "Charts: a page (.html), a picture (.svg, .png, .pdf), or all of them in a folder."),
         opt("--profiles", "List the profiles that ship, by name.", is_eager=True, expose_value=False,
             callback=lambda ctx, _param, wanted: _list_profiles(ctx) if wanted else None),
         json_option(),
@@ -43,6 +44,7 @@ def command(
     format: str | None,  # noqa: A002
     strict: bool,
     save: str | None,
+    plot: str | None,
     as_json: bool,
 ) -> int:
     """What a trace, a profile, a spec or a run asks for: lengths, arrivals, sharing.
@@ -56,13 +58,41 @@ def command(
     thing = _thing(what, format, strict=strict)
     saved = _saved(thing, save, what) if save is not None else None
     told = describe(thing)
+    drawn = _plotted(told, Path(plot), what) if plot is not None else None
+    written = {name: path for name, path in (("saved", saved), ("plot", drawn)) if path}
     if as_json:
-        click.echo(card.plain_json(told | ({"saved": saved} if saved else {})))
+        click.echo(card.plain_json(told | written))
     else:
         card.show(render(what, told))
-        if saved:
-            click.echo(f"saved to {saved}")
+        for name, path in written.items():
+            click.echo(f"{name:<12}{path}")
     return EXIT_OK
+
+
+def _plotted(told: dict[str, Any], path: Path, what: str) -> str:
+    """Where the charts were written: a page, one picture, or a folder of pictures with their data."""
+    from inferometer.cli.report import write_page
+    from inferometer.report import save_figure, save_figures, workload_charts, workload_sections
+    from inferometer.report.page import FORMATS
+
+    form = path.suffix.removeprefix(".").lower()
+    if form not in ("", "html", *FORMATS):
+        endings = ", ".join(f".{name}" for name in ("html", *FORMATS))
+        raise UserError(
+            f"no charts are written as .{form}",
+            where="--plot",
+            remedy=f"take of {endings}, or a folder",
+        )
+    try:
+        if form == "html":
+            write_page(path, f"{told['kind']} {what}", workload_sections(told))
+        elif form:
+            save_figure(workload_charts(told), path)
+        else:
+            save_figures(workload_charts(told), path, ("svg", "png"))
+    except OSError as error:
+        raise UserError(f"cannot write there: {error.strerror}", where=str(path)) from None
+    return str(path)
 
 
 def _saved(thing: Any, save: str, what: str) -> str:
@@ -83,9 +113,11 @@ def render(what: str, told: dict[str, Any]) -> Iterator[RenderableType]:
     rows = f"{told['rows']:,} requests" if told.get("rows") else "a profile"
     yield line(told["kind"], f"{what} · {rows} · {told.get('source') or ''}".rstrip(" ·"))
     yield ""
-    shown = table("", "mean", "p25", "p50 [95 %]", "p75", "p90", "p99", "max")
+    shown = table("", "mean", "p50 [95 %]", "iqr [95 %]", "p90", "p99", "max")
     for name, label in QUANTITIES.items():
         shown.add_row(label, *_cells(told[name]))
+    if told.get("prefix"):
+        shown.add_row("  not cached", *_cells(told["prefix"]["pd_ratio_uncached"]))
     yield shown
     yield ""
     arrivals = told["arrivals"]
@@ -96,6 +128,7 @@ def render(what: str, told: dict[str, Any]) -> Iterator[RenderableType]:
         rate = f"{number(arrivals['rate_per_s'])} per second over {number(arrivals['span_s'])} s"
         yield line("arrivals", f"{rate} · CV of gaps {_known(arrivals['cv'])}")
         yield line("", f"index of dispersion at {idc}")
+        yield line("", _over_time(arrivals))
         if arrivals["tick_s"]:
             raw = _known(arrivals["cv_as_stamped"])
             yield line(
@@ -107,10 +140,24 @@ def render(what: str, told: dict[str, Any]) -> Iterator[RenderableType]:
         )
     if told.get("sessions"):
         sessions = told["sessions"]
-        turns = number(sessions["requests"]["mean"])
-        yield line("sessions", f"{sessions['count']:,}, of {turns} requests in the mean")
+        turns, pause = (number(sessions[name]["p50"]) for name in ("requests", "think_s"))
+        yield line(
+            "sessions",
+            f"{sessions['count']:,}, the median of {turns} requests, with pauses of {pause} s",
+        )
     for place, note in enumerate([*_problems(told), *told.get("notes", ())]):
         yield line("" if place else "note", note)
+
+
+def _over_time(arrivals: dict[str, Any]) -> str:
+    """How uneven the rate is, from minute to minute and over the day."""
+    told = (
+        f"the busiest minute has {_known(arrivals['peak_to_mean_per_minute'])} times the mean rate"
+    )
+    by_hour = arrivals["by_hour"]
+    if by_hour:
+        told += f"; hours of the day {_known(min(by_hour))} to {_known(max(by_hour))} per second"
+    return told
 
 
 def _problems(told: dict[str, Any]) -> Iterator[str]:
@@ -146,8 +193,8 @@ def _thing(what: str, form: str | None, *, strict: bool) -> Any:
 
 def _cells(q: dict[str, Any]) -> list[str]:
     cells = []
-    for name in ("mean", "p25", "p50", "p75", "p90", "p99", "max"):
-        ci = q["ci"].get(name) if name == "p50" else None
+    for name in ("mean", "p50", "iqr", "p90", "p99", "max"):
+        ci = q["ci"].get(name) if name in ("p50", "iqr") else None
         bounds = f" [{_known(ci[0])}, {_known(ci[1])}]" if ci else ""
         cells.append(_known(q[name]) + bounds)
     return cells
@@ -156,7 +203,9 @@ def _cells(q: dict[str, Any]) -> list[str]:
 def _known(x: float | None) -> str:
     from inferometer.cli.card import count
 
-    return "-" if x is None else count(x)
+    if x is None:
+        return "-"
+    return f"{x / 1000:,.0f}k" if x >= 100_000 else count(x)
 
 
 def _list_profiles(ctx: click.Context) -> None:

@@ -7,6 +7,7 @@
     scheduler  what a simulator knows and a server hides
     searched   a search for capacity
     sides      several sides over each other
+    workload   what a trace, a profile or a plan is like, as pictures
     page       sections become one HTML file; charts become SVG, PNG or PDF
     live       what happens now, served to a browser
     perfetto   a run in the trace format that Perfetto and Chrome open
@@ -14,7 +15,15 @@
 Reads runs and scorecards; nothing below knows of it.
 """
 
-from inferometer.report.page import html, save_figures
+from inferometer.report.page import html, save_figure, save_figures
 from inferometer.report.sections import run_sections
+from inferometer.report.workload import workload_charts, workload_sections
 
-__all__ = ["html", "run_sections", "save_figures"]
+__all__ = [
+    "html",
+    "run_sections",
+    "save_figure",
+    "save_figures",
+    "workload_charts",
+    "workload_sections",
+]

@@ -8,6 +8,7 @@ Knows nothing of runs; `sections` does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from inferometer.report.tables import Table
@@ -36,6 +37,39 @@ def figure(chart: Chart, *, width: int = 560) -> Spec:
     datasets = {name: rows(table) for name, table in chart.tables.items()}
     paper = {"datasets": datasets, "title": chart.title, "background": "white"}
     return whole(chart, width=width) | paper
+
+
+def together(charts: Sequence[Chart], *, width: int = 560) -> Spec:
+    """Several charts as one picture, one below the other."""
+    parts = [figure(chart, width=width) for chart in charts]
+    datasets = {
+        f"{chart.id} {name}": table
+        for chart, part in zip(charts, parts, strict=True)
+        for name, table in part.pop("datasets").items()
+    }
+    own = [
+        _of_its_own({k: v for k, v in part.items() if k not in ("$schema", "background")}, chart.id)
+        for chart, part in zip(charts, parts, strict=True)
+    ]
+    return {
+        "$schema": SCHEMA,
+        "background": "white",
+        "datasets": datasets,
+        "vconcat": own,
+        "resolve": {"scale": {"color": "independent"}},
+    }
+
+
+def _of_its_own(spec: Any, owner: str) -> Any:
+    """The same marks, of tables whose names begin with their chart's."""
+    if isinstance(spec, list):
+        return [_of_its_own(part, owner) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    return {
+        key: {"name": f"{owner} {value['name']}"} if key == "data" else _of_its_own(value, owner)
+        for key, value in spec.items()
+    }
 
 
 def whole(chart: Chart, *, width: int | str = "container") -> Spec:

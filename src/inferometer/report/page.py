@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from inferometer.report.charts import Chart, figure, whole
+from inferometer.report.charts import Chart, Spec, figure, together, whole
 from inferometer.report.sections import Section
 from inferometer.report.tables import Table
 
@@ -80,22 +80,33 @@ def as_script_data(value: Any) -> str:
 
 def save_figures(charts: Sequence[Chart], folder: Path, formats: Sequence[str]) -> list[Path]:
     """Every chart as a file per format, and its tables as CSV; the paths, in order. Needs no browser."""
-    import vl_convert
-
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for chart in charts:
-        spec = msgspec.json.encode(figure(chart)).decode()
         for form in formats:
-            convert = getattr(vl_convert, f"vegalite_to_{form}")
-            extra = {"scale": 2.0} if form == "png" else {}
-            drawn = convert(spec, vl_version=VEGA_LITE, **extra)
             path = folder / f"{chart.id}.{form}"
-            path.write_bytes(drawn.encode() if isinstance(drawn, str) else drawn)
+            path.write_bytes(_drawn(figure(chart), form))
             written.append(path)
         for name, table in chart.tables.items():
             written.append(_save_table(table, folder / f"{chart.id}-{name}.csv"))
     return written
+
+
+def save_figure(charts: Sequence[Chart], path: Path) -> Path:
+    """All charts as one picture; the path's ending says of which format."""
+    content = _drawn(together(charts), path.suffix.removeprefix("."))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _drawn(spec: Spec, form: str) -> bytes:
+    import vl_convert
+
+    convert = getattr(vl_convert, f"vegalite_to_{form}")
+    extra = {"scale": 2.0} if form == "png" else {}
+    drawn = convert(msgspec.json.encode(spec).decode(), vl_version=VEGA_LITE, **extra)
+    return drawn.encode() if isinstance(drawn, str) else bytes(drawn)
 
 
 def _save_table(table: Table, path: Path) -> Path:
