@@ -2,6 +2,9 @@
 
 python -m benchmarks.workload_profiles [--traces ../shared/traces]
 
+ServeGen's pools are not requests but rates and distributions: their arrivals are held against one day played from the
+published windows, their lengths against the published distributions, weighted by rate; a ratio is not published.
+
 KS      Kolmogorov-Smirnov distance of prompt, output and prompt:output, of 200,000 requests drawn
 IDC     index of dispersion at 1, 10, 60, 300 s: mean of 16 seeds over the source's
 cached  share of prompt tokens that an infinite prefix cache would hold
@@ -11,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
+from scripts.make_profiles import Paths, Pdfs, played, pool
 
 from benchmarks.stage import Target, conditions, judge, table
 from inferometer.clock import SECOND
@@ -34,7 +39,9 @@ SOURCES = {
     "arxiv-summarization": "etalon_arxiv_summarization_lengths",
     "bwb": "etalon_bwb_lengths",
 }
+POOLS = {"deepseek-r1": "deepseek-r1", "servegen-mm-image": "mm-image"}  # profile -> model
 SEEDS = 16
+DAY_S = 86_400.0
 
 
 def main() -> int:
@@ -61,6 +68,20 @@ def main() -> int:
         if bursts:
             worst = max(abs(drawn / source - 1) for source, drawn in bursts)
             targets.append(Target(f"{name}: IDC off by", worst, 0.25))
+    for name, model in POOLS.items():
+        distances, bursts = pooled(name, model, options.traces)
+        rows.append(
+            [
+                name,
+                " / ".join(f"{d:.3f}" for d in distances) or "-",
+                " / ".join(f"{pair[1] / pair[0]:.2f}" for pair in bursts),
+                "-",
+            ]
+        )
+        if distances:
+            targets.append(Target(f"{name}: largest KS", max(distances), 0.02))
+        worst = max(abs(drawn / source - 1) for source, drawn in bursts)
+        targets.append(Target(f"{name}: IDC off by", worst, 0.25))
     print("\n" + table(["", "KS prompt / output / P:D", "IDC drawn over source", "cached"], rows))
     return judge(targets)
 
@@ -91,6 +112,33 @@ def dispersion(name: str, trace: Trace) -> list[tuple[float, float]]:
         (idc(source, window), float(np.mean([idc(times, window, span) for times in drawn])))
         for window in WINDOWS_S
     ]
+
+
+def pooled(name: str, model: str, traces: Path) -> tuple[list[float], list[tuple[float, float]]]:
+    """Distances of prompt and output where they are published, and (source, drawn) dispersion of a day."""
+    paths = Paths(traces, None)
+    windows = pool(paths, model)
+    source = played(windows)
+    plans = [make_plan(WorkloadSpec(profile=name, duration_s=DAY_S), seed) for seed in range(3)]
+    drawn = [plan.intended_ns / SECOND for plan in plans]
+    bursts = [
+        (idc(source, w, DAY_S), float(np.mean([idc(times, w, DAY_S) for times in drawn])))
+        for w in WINDOWS_S
+    ]
+    if model != "deepseek-r1":
+        return [], bursts
+    pdfs = Pdfs(paths)
+    return [
+        apart(*pdfs.weighted("input_tokens", windows), plans[0].prompt_tokens),
+        apart(*pdfs.weighted("output_tokens", windows), plans[0].output_tokens),
+    ], bursts
+
+
+def apart(values: Any, edge: Any, drawn: Any) -> float:
+    """The Kolmogorov-Smirnov distance of drawn lengths from a published distribution."""
+    last = np.append(values[1:] != values[:-1], True)
+    below = np.searchsorted(np.sort(drawn), values[last], side="right") / len(drawn)
+    return float(np.abs(below - edge[last]).max())
 
 
 def caching(name: str, trace: Trace) -> tuple[float, float] | None:

@@ -59,7 +59,12 @@ def main() -> int:
         print(f"{options.rows:,} rows, {file.stat().st_size / 1e9:.2f} GB")
         told = {name: _run(way, file) for name, way in WAYS.items()}
     rows = [
-        [name, f"{one['rows'] / one['cpu_s'] / 1e6:.2f}", f"{one['cpu_s']:.1f}", f"{one['peak_mb']:.0f}"]
+        [
+            name,
+            f"{one['rows'] / one['cpu_s'] / 1e6:.2f}",
+            f"{one['cpu_s']:.1f}",
+            f"{one['peak_mb']:.0f}",
+        ]
         for name, one in told.items()
     ]
     print("\n" + table(["", "M rows/s/core", "CPU-s", "peak MB"], rows))

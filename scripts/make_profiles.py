@@ -340,25 +340,39 @@ def servegen(
     )
 
 
-def deepseek_r1(paths: Paths) -> Profile:
-    """ServeGen's reasoning pool."""
-    table = pq.read_table(paths.traces / "servegen_deepseek-r1_length_pdfs.parquet")
-    client, window = (table[n].to_numpy().astype(int) for n in ("client_id", "window_start_s"))
-    field = np.array(table["field"].to_pylist())
-    value, prob = table["value"].to_numpy(), table["prob"].to_numpy()
+class Pdfs:
+    """The published length distributions of the reasoning pool: by client and by 6 h window."""
 
-    def quantiles(name: str, windows: Pool) -> tuple[int, ...]:
+    def __init__(self, paths: Paths) -> None:
+        table = pq.read_table(paths.traces / "servegen_deepseek-r1_length_pdfs.parquet")
+        self._client, self._window = (
+            table[n].to_numpy().astype(int) for n in ("client_id", "window_start_s")
+        )
+        self._field = np.array(table["field"].to_pylist())
+        self._value, self._prob = table["value"].to_numpy(), table["prob"].to_numpy()
+
+    def weighted(self, name: str, windows: Pool) -> tuple[Any, Any]:
+        """The lengths of the requests in those windows: values, ascending, and their shares, summed up to 1."""
         load: dict[tuple[int, int], float] = {}
         for c, start, rate in zip(windows.client, windows.start_s, windows.rate, strict=True):
             key = (int(c), int(start) // 21_600 * 21_600)
             load[key] = load.get(key, 0.0) + rate
-        rows = np.flatnonzero((field == name) & np.isin(client, windows.client))
-        keys = zip(client[rows].tolist(), window[rows].tolist(), strict=True)
-        weight = prob[rows] * np.array([load.get(key, 0.0) for key in keys])
-        order = np.argsort(value[rows])
+        rows = np.flatnonzero((self._field == name) & np.isin(self._client, windows.client))
+        keys = zip(self._client[rows].tolist(), self._window[rows].tolist(), strict=True)
+        weight = self._prob[rows] * np.array([load.get(key, 0.0) for key in keys])
+        order = np.argsort(self._value[rows])
         edge = np.cumsum(weight[order])
-        at = np.searchsorted(edge, LEVELS * edge[-1] * (1 - 1e-12))
-        return tuple(np.rint(value[rows][order][at]).astype(int).tolist())
+        return self._value[rows][order], edge / edge[-1]
+
+
+def deepseek_r1(paths: Paths) -> Profile:
+    """ServeGen's reasoning pool."""
+    pdfs = Pdfs(paths)
+
+    def quantiles(name: str, windows: Pool) -> tuple[int, ...]:
+        value, edge = pdfs.weighted(name, windows)
+        at = np.searchsorted(edge, LEVELS * (1 - 1e-12))
+        return tuple(np.rint(value[at]).astype(int).tolist())
 
     def lengths(windows: Pool) -> Joint:
         return Joint(

@@ -1,6 +1,8 @@
 """Profiles: those that ship, against their sources; and those that a person makes."""
 
 import importlib.util
+import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from inferometer.workload import (
     shipped_profiles,
 )
 from inferometer.workload.burstiness import WINDOWS_S, idc
+from inferometer.workload.draws import Stream
 from inferometer.workload.profiles import APPS, encoded
 from inferometer.workload.replay import spread
 
@@ -116,6 +119,51 @@ def test_arrivals_are_as_bursty_as_the_source_at_every_window(traces, name):
         assert mean == pytest.approx(idc(source, window), rel=0.25), window
 
 
+@cache
+def _script():
+    script = Path(__file__).parents[2] / "scripts" / "make_profiles.py"
+    spec = importlib.util.spec_from_file_location("make_profiles", script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_profiles"] = module  # where a NamedTuple looks for its annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.traces
+@pytest.mark.parametrize(
+    ("name", "model"), [("deepseek-r1", "deepseek-r1"), ("servegen-mm-image", "mm-image")]
+)
+def test_pools_of_clients_are_as_bursty_as_their_published_windows(traces, name, model):
+    """A day played from the published rates: the dispersion is within 25 %, the rate within 3 %."""
+    script, span = _script(), 86_400.0
+    source = script.played(script.pool(script.Paths(traces, None), model))
+    tables = {client.name: client.arrivals for client in load_profile(name).clients}
+    parts = [table.draw(Stream(0, who), None, int(span * 1e9)) for who, table in tables.items()]
+    drawn = np.sort(np.concatenate(parts)) / SECOND
+    assert len(drawn) == pytest.approx(len(source), rel=0.03)
+    for window in WINDOWS_S:
+        assert idc(drawn, window, span) == pytest.approx(idc(source, window, span), rel=0.25)
+
+
+@pytest.mark.traces
+def test_reasoning_lengths_are_the_published_ones(traces):
+    """KS of prompt and output to the published distributions, weighted by rate, is at most 0.02."""
+    script = _script()
+    paths = script.Paths(traces, None)
+    windows, pdfs = script.pool(paths, "deepseek-r1"), script.Pdfs(paths)
+    plan = make_plan(
+        WorkloadSpec(profile="deepseek-r1", arrivals="poisson:rate=5", requests=90_000)
+    )
+    for field, drawn in (
+        ("input_tokens", plan.prompt_tokens),
+        ("output_tokens", plan.output_tokens),
+    ):
+        values, edge = pdfs.weighted(field, windows)
+        last = np.append(values[1:] != values[:-1], True)
+        below = np.searchsorted(np.sort(drawn), values[last], side="right") / len(drawn)
+        assert np.abs(below - edge[last]).max() <= 0.02
+
+
 @pytest.mark.traces
 @pytest.mark.parametrize(
     ("name", "share"), [("mooncake-conversation", 0.3736), ("claude-code-agent", 0.9626)]
@@ -130,10 +178,7 @@ def test_prefixes_are_shared_as_in_the_source(name, share):
 @pytest.mark.parametrize("name", ["bwb", "sharegpt-8k"])
 def test_the_script_makes_what_ships(traces, name):
     """Run again, the script gives the shipped file to the byte."""
-    script = Path(__file__).parents[2] / "scripts" / "make_profiles.py"
-    spec = importlib.util.spec_from_file_location("make_profiles", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _script()
     made = module.made(name, module.Paths(traces, None))
     assert encoded(made) == encoded(load_profile(name))
     assert module.made("servegen-mm-image", module.Paths(traces, None)) is None

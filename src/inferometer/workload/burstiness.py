@@ -22,6 +22,7 @@ from inferometer.workload.draws import Floats
 WINDOWS_S = (1, 10, 60, 300)
 _WIDTHS_S = (1, 10, 60, 600, 3600)  # of the windows of a rate over time; each divides the next
 _MOST_WINDOWS = 1 << 19
+_HEAD = 1 << 18
 
 
 def gap_cv(times_s: Floats) -> float:
@@ -124,6 +125,7 @@ class Pace:
         empty = np.zeros(0, dtype=np.int64)
         self._rate = Rate(1, empty, empty, np.zeros(0))
         self._fresh: list[Rate] = []
+        self._head: list[Ints] = []
 
     def add(self, times_ns: Ints) -> None:
         """Take sorted times [n], none before those that were added before."""
@@ -137,6 +139,8 @@ class Pace:
         for windows in self._windows.values():
             windows.add(since)
         self._take_rate(since, gaps)
+        if self.arrivals < _HEAD:
+            self._head.append(since[: _HEAD - self.arrivals])
         self.arrivals += len(times_ns)
         self._last = int(times_ns[-1])
 
@@ -159,6 +163,10 @@ class Pace:
     def most_within(self, window_s: int) -> int:
         """The most arrivals in a window of one of WINDOWS_S."""
         return self._windows[window_s].most
+
+    def head_ns(self) -> Ints:
+        """When the first arrivals came, one by one, up to 2^18 of them; since the first."""
+        return np.concatenate([np.zeros(0, dtype=np.int64), *self._head])
 
     def rate(self) -> Rate:
         """The arrivals over time, as finely as they are known."""

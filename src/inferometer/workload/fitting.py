@@ -13,6 +13,7 @@ import math
 import numpy as np
 from msgspec.structs import replace
 
+from inferometer.clock import SECOND
 from inferometer.workload.arrivals import Table
 from inferometer.workload.burstiness import WINDOWS_S, Pace, gap_cv, idc
 from inferometer.workload.draws import Floats, Stream
@@ -20,10 +21,10 @@ from inferometer.workload.draws import Floats, Stream
 _STRETCHES_S = (10, 30, 60, 120, 300, 600, 1800, 3600)
 _KEPT = (1.0, 0.9, 0.75, 0.5)
 _CV_FACTORS = (1.0, 1.15, 0.85, 0.7)
+_WIDE_FACTORS = (*_CV_FACTORS, 0.6, 0.5, 1.3)
+_LEAST_TRIED = 1000
 _MOST_ROWS = 400
-_TRIED_BELOW = (
-    300_000  # arrivals; beyond, counts are large, their noise is small, and trying is slow
-)
+_TRIED_BELOW = 300_000  # arrivals; beyond, counts are large and their noise small: only the CV is tried, on so many
 _ROUNDS = 6
 
 
@@ -43,7 +44,7 @@ def fit_arrivals(
     if not fitting:  # too short for a table: one rate
         return Table(counts=(float(len(times)),), every_s=span, cv=_rounded(gap_cv(times)))
     if len(times) > _TRIED_BELOW:
-        return _table(times, span, fitting[0], 1.0)
+        return _as_bursty(_table(times, span, fitting[0], 1.0), times[:_TRIED_BELOW])
     tried = [_table(times, span, stretch, kept) for stretch in fitting for kept in _KEPT]
     best = min(tried, key=lambda table: _distance(times, span, table).max())
     # Gaps of one family cannot have the source's CV and its dispersion, too, and the dispersion is what counts. But
@@ -67,7 +68,7 @@ def _table(times: Floats, span: float, stretch: float, kept: float) -> Table:
 
 
 def fit_pace(pace: Pace, *, most_rows: int = _MOST_ROWS) -> Table:
-    """The table of arrivals that were only counted: of many, so the shortest stretches that fit, and nothing is tried."""
+    """The table of arrivals that were only counted: of many, so the shortest stretches that fit."""
     rate, span = pace.rate(), max(pace.span_s, 1e-9)
     fitting = [s for s in _STRETCHES_S if 4 <= span / s <= most_rows and s % rate.width_s == 0]
     if not fitting:
@@ -83,7 +84,17 @@ def fit_pace(pace: Pace, *, most_rows: int = _MOST_ROWS) -> Table:
     squares = float((in_table.squared_gaps * rates[place] ** 2).sum()) / gaps
     mean = float((rates * stretch).sum()) / gaps
     cv = math.sqrt(max(squares / mean**2 - 1.0, 0.0))
-    return Table(counts=tuple(_short(counts)), every_s=stretch, cv=_rounded(cv))
+    table = Table(counts=tuple(_short(counts)), every_s=stretch, cv=_rounded(cv))
+    return _as_bursty(table, pace.head_ns() / SECOND)
+
+
+def _as_bursty(table: Table, times: Floats) -> Table:
+    """`table` with the operational CV that gives the dispersion of its source's first `times`."""
+    if len(times) < _LEAST_TRIED or not times[-1] > 0:
+        return table
+    span = float(times[-1])
+    factors = [replace(table, cv=_rounded(table.cv * factor)) for factor in _WIDE_FACTORS]
+    return min(factors, key=lambda one: _distance(times, span, one).max(initial=0.0))
 
 
 def _short(counts: Floats) -> list[float]:
