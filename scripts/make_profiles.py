@@ -277,12 +277,12 @@ class Pool(NamedTuple):
 
 def pool(paths: Paths, name: str) -> Pool:
     """The windows of one model's clients."""
-    table = pq.read_table(paths.traces / "servegen_client_rates.parquet")
-    mine = np.array(table["model"].to_pylist()) == name
+    file = paths.traces / "servegen_client_rates.parquet"
+    table = pq.read_table(file, filters=[("model", "=", name)])
     names = ("client_id", "window_start_s", "rate_rps", "cv")
-    columns = [table[column].to_numpy()[mine].astype(float) for column in names]
+    columns = [table[column].to_numpy().astype(float) for column in names]
     columns[1:] = [np.nan_to_num(column) for column in columns[1:]]
-    return Pool(*columns, np.array(table["pattern"].to_pylist(), dtype=object)[mine])
+    return Pool(*columns, np.array(table["pattern"].to_pylist(), dtype=object))
 
 
 def played(windows: Pool) -> Any:

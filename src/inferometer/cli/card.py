@@ -67,9 +67,8 @@ PAST_SATURATION = (
 def present(run: Run, card: Scorecard, *, as_json: bool, quiet: bool = False) -> int:
     """Show a scorecard as it was asked for; returns the exit code that it stands for."""
     if as_json:
-        click.echo(
-            plain_json(card.to_dict() | {"run": None if run.path is None else str(run.path)})
-        )
+        facts = {"run": None if run.path is None else str(run.path), "fidelity": _fidelity(run)}
+        click.echo(plain_json(card.to_dict() | facts))
     elif quiet:
         click.echo(str(run.path))
     else:
@@ -122,7 +121,7 @@ def render(run: Run, card: Scorecard) -> Iterator[RenderableType]:
         yield figures(card)
     if card.slo is not None:
         yield judgement(card)
-    if found := run.manifest.workload.get("fidelity"):
+    if found := _fidelity(run):
         yield asked(found)
     yield instrument(card.instrument)
     yield footnotes(run, card)
@@ -300,7 +299,53 @@ def asked(found: dict[str, Any]) -> Text:
         unit = f" {one['unit']}" if one["unit"] not in ("", "KS") else ""
         got, wanted = number(one["achieved"]), number(one["intended"])
         parts.append(f"{one['name']} {got}{unit}, planned {wanted}")
+    shared = next((one for one in found["lines"] if one["name"] == "cached prompt share"), None)
+    if shared is not None and shared["intended"]:
+        could, told = f"{shared['intended']:.0%}", shared["achieved"]
+        said = "the server does not say" if told is None else f"the server had {told:.0%}"
+        parts.append(f"{could} of prompt tokens could have been cached, {said}")
     return line("as planned", " · ".join(parts), "yellow" if off else "")
+
+
+def _fidelity(run: Run) -> dict[str, Any] | None:
+    """The fidelity table of a run that has one; None for runs that were imported, or have no plan."""
+    found: dict[str, Any] | None = run.manifest.workload.get("fidelity")
+    return found
+
+
+def fidelity_table(run: Run) -> Iterator[RenderableType]:
+    """Every property of the plan beside what was achieved, and whether the distance is within its tolerance."""
+    found = _fidelity(run)
+    if found is None:
+        yield line("as planned", "this run has no plan to be held against")
+        return
+    shown = table("", "unit", "planned", "achieved", "off by", "tolerance", "")
+    words = {True: "ok", False: "OFF", None: ""}
+    for one in found["lines"]:
+        unit = "" if one["unit"] == "KS" else one["unit"]
+        relative = one["unit"] != "KS" and one["tolerance"] is not None
+        shown.add_row(
+            one["name"],
+            unit,
+            _or_dash(one["intended"]),
+            _or_dash(one["achieved"]),
+            _percent(one["difference"]) if relative else _or_dash(one["difference"]),
+            _percent(one["tolerance"]) if relative else _or_dash(one["tolerance"]),
+            words[one["ok"]],
+            style="" if one["ok"] is not False else "yellow",
+        )
+    yield shown
+    whys = {one["why"]: one["name"] for one in found["lines"] if one["why"]}
+    for why, name in whys.items():
+        yield line("note", f"{name}: {why}")
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else number(value)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def judgement(card: Scorecard) -> Text:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         opt("--conventions", "The same run as other tools would score it, side by side."),
         opt("--prefill FILE", "A prefill curve, in place of the run's own."),
         opt("--steady", "Leave out what came before and after the steady state."),
+        opt("--fidelity", "Planned beside achieved: arrivals, lengths, sharing, each with its tolerance."),
         rare("--no-intervals", "Leave out the intervals: quicker on a large run."),
     ),
     *section(
@@ -50,6 +51,9 @@ def command(**options: Any) -> int:
     run = runs[0]
     scored = score(run, slo, intervals=not options["no_intervals"], steady=options["steady"])
     form = "json" if options["as_json"] else options["form"]
+    if options["fidelity"] and form == "table":
+        card.show(card.fidelity_table(run))
+        return card.exit_code(scored)
     if options["conventions"]:
         return _compare(run, scored, form)
     if form in export.FORMATS:

@@ -17,6 +17,7 @@ from inferometer.run import Run, write_run
 from inferometer.search.repeats import Arm
 from inferometer.sim import Deployment, Window, simulate
 from inferometer.sim.simulate import WHOLE
+from inferometer.workload import fidelity
 
 
 def measured(
@@ -43,6 +44,7 @@ def simulated(
 
     def arm(plan: Plan, seed: int, folder: Path) -> Run:
         run = simulate(plan, deployment, window=window)
+        run.manifest.workload["fidelity"] = fidelity(plan, run.timeline).to_dict()
         run.manifest.spec |= _seeded(asked, seed)
         return replace(run, path=write_run(run, folder))
 

@@ -89,7 +89,9 @@ class Lognormal(Spec, frozen=True, tag="lognormal", tag_field="kind"):
         else:
             sigma = self.sigma or 0.0
         centre = (
-            _log(self.median) if self.median is not None else _log(self.mean or 1.0) - sigma**2 / 2
+            _log(self.median)
+            if self.median is not None
+            else _log(self.mean or 1.0) - sigma * sigma / 2
         )
         return centre, sigma
 

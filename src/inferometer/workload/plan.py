@@ -214,7 +214,9 @@ def _by_common(
 ) -> list[tuple[Draft, Array]]:
     """Drafts of all parts and the order of their units, which start by one process."""
     first = parts[0]
-    per_unit = sum(p.weight * p.mean_rows for p in parts) / sum(p.weight for p in parts)
+    # Rounded, for the last bit of a mean is numpy's choice (and of a `sum`, Python's): it decides how many are drawn.
+    weighted = math.fsum(p.weight * p.mean_rows for p in parts)
+    per_unit = round(weighted / math.fsum(p.weight for p in parts), 6)
     count = None  # of units; doubled until there are rows enough
     if limit.requests is not None:
         count = limit.requests if per_unit == 1.0 else int(1.05 * limit.requests / per_unit) + 4

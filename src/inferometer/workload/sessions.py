@@ -108,7 +108,7 @@ class Sessions(Spec, frozen=True):
     def _pauses(self, stream: Stream, rows: int) -> Ints:
         if self.think_s == 0.0 or self.think_cv == 0.0:
             return np.full(rows, round(self.think_s * SECOND), dtype=np.int64)
-        shape = 1.0 / self.think_cv**2
+        shape = 1.0 / (self.think_cv * self.think_cv)
         return np.rint(stream.gamma(shape, rows) * (self.think_s * SECOND / shape)).astype(np.int64)
 
     def _forked(
