@@ -5,6 +5,7 @@ python tests/workload/golden_plans.py > tests/workload/golden_plans.json      (w
 
 import hashlib
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -63,8 +64,8 @@ def fingerprints(folder):
     rows = (f"{3 * (k // 11)},{k * 37 % 900 + 1},{k * 11 % 70}\n" for k in range(900))
     trace.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + "".join(rows))
     out = {}
-    for name, plain in SPECS.items():
-        plain = json.loads(json.dumps(plain).replace("TRACE", str(trace)))
+    for name, spec in SPECS.items():
+        plain = json.loads(json.dumps(spec).replace("TRACE", str(trace)))
         plan = make_plan(msgspec.convert(plain, WorkloadSpec, strict=False), 11)
         out[name] = plan.fingerprint
         if name == "sessions":
@@ -75,4 +76,4 @@ def fingerprints(folder):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(fingerprints(folder), indent=1))
+        sys.stdout.write(json.dumps(fingerprints(folder), indent=1) + "\n")

@@ -164,6 +164,8 @@ def test_a_trace_of_lengths_alone_needs_arrivals(tmp_path):
     path.write_text("num_prefill_tokens,num_decode_tokens,pd_ratio\n7,3,0.1\n9,4,8\n")
     with pytest.raises(UserError, match=r"no arrival times.*closed:concurrency"):
         make_plan(WorkloadSpec(trace=str(path)))
+    plan = make_plan(WorkloadSpec(trace=str(path), arrivals="natural:rate=3"))
+    assert any("no arrival times: Poisson, 3 per second" in note for note in plan.notes)
     plan = make_plan(WorkloadSpec(trace=str(path), arrivals="poisson:rate=1"))
     assert plan.prompt_tokens.tolist() == [7, 9]
     assert read_trace(path).arrival_ns is None
@@ -175,6 +177,12 @@ def test_a_trace_lends_its_times_alone(tmp_path):
     plan = make_plan(WorkloadSpec(arrivals=Replay(file=file), prompt_tokens=9, requests=2))
     assert plan.intended_ns.tolist() == [0, SECOND]
     assert plan.prompt_tokens.tolist() == [9, 9]
+
+
+def test_a_trace_of_one_instant_has_no_rate_to_scale(tmp_path):
+    """One row, or many at once: they are played as they are, not thinned to nothing."""
+    plan = make_plan(WorkloadSpec(trace=_trace(tmp_path, [0]), arrivals="natural:rate=2"))
+    assert plan.intended_ns.tolist() == [0]
 
 
 def test_natural_arrivals_scale_a_trace_to_a_rate(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from inferometer.plan import build_plan
 from inferometer.timeline import offsets
+from inferometer.workload import WorkloadSpec, make_plan, sharing
 from inferometer.workload.draws import Stream
 from inferometer.workload.sharing import (
     Blocks,
@@ -15,6 +16,7 @@ from inferometer.workload.sharing import (
     chained,
     cut,
     fit_sharing,
+    goes_on_from,
     grown,
     inherited,
     shared,
@@ -167,3 +169,24 @@ def test_a_source_that_shares_nothing_teaches_nothing():
     prompt = np.array([10, 10], dtype=np.int32)
     assert fit_sharing(_blocks([[], []], 0), prompt) is None
     assert fit_sharing(_blocks([[1], [2]], 16), prompt) is None
+
+
+def test_who_goes_on_from_whom_is_found_in_parts_as_at_once(monkeypatch):
+    """A turn goes on from the one that it waits for where all of that one's blocks begin its own; never otherwise."""
+    plan = make_plan(
+        WorkloadSpec(profile="claude-code-agent", arrivals="poisson:rate=1", requests=400)
+    )
+    whole = goes_on_from(plan)
+    monkeypatch.setattr(sharing, "_COMPARED", 50)
+    assert goes_on_from(plan).tolist() == whole.tolist()
+    assert np.count_nonzero(whole >= 0) > 200
+    for row in range(len(plan)):
+        waits = plan.parent_row[plan.parent_offset[row] : plan.parent_offset[row + 1]]
+        if whole[row] < 0:
+            continue
+        assert whole[row] == waits[0]
+        mine, theirs = (
+            plan.block_id[plan.block_offset[r] : plan.block_offset[r + 1]].tolist()
+            for r in (row, whole[row])
+        )
+        assert mine[: len(theirs)] == theirs

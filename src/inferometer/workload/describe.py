@@ -36,7 +36,10 @@ QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.99)
 _RESAMPLES = 1000
 _SESSION_EFFORT = 20_000_000  # rows that are looked at in all resamples of sessions
 _MOST_CLUSTERED = 2_000_000  # rows; beyond, resampling sessions takes too long
-_DRAWN = 50_000  # requests that are drawn from a profile to describe it
+_DRAWN = (
+    50_000,
+    1_500_000,
+)  # requests that are drawn from a profile to describe it, at least and at most
 _LEVEL = 0.95
 
 
@@ -57,7 +60,7 @@ class _Seen:
 def describe(what: Trace | Tally | Profile | Plan, *, seed: int = 0) -> dict[str, Any]:
     """`what` as plain data. Times in seconds; a value that cannot be computed is None."""
     if isinstance(what, Profile):
-        drawn = make_plan(WorkloadSpec(profile=what, requests=_DRAWN), seed)
+        drawn = make_plan(WorkloadSpec(profile=what, requests=_enough(what)), seed)
         facts: dict[str, Any] = {
             "kind": "profile",
             "name": what.name,
@@ -82,6 +85,14 @@ def describe(what: Trace | Tally | Profile | Plan, *, seed: int = 0) -> dict[str
         share = what.cached_tokens.sum() / max(int(what.prompt_tokens.sum(dtype=np.int64)), 1)
         facts["reported_cached_share"] = float(share)
     return facts | _described(_of_trace(what), seed) | {"notes": list(what.notes)}
+
+
+def _enough(profile: Profile) -> int:
+    """As many requests as fill a profile's rate tables once, within bounds."""
+    tables = [client.arrivals for client in profile.clients if client.arrivals is not None]
+    once = max((len(table.counts) * table.every_s for table in tables), default=0.0)
+    expected = math.fsum(table.mean_rate for table in tables) * once
+    return int(np.clip(math.ceil(expected), *_DRAWN))
 
 
 def _rows(what: Trace | Tally) -> int:

@@ -26,7 +26,6 @@ from inferometer.workload.draws import Stream
 from inferometer.workload.profiles import Client, Profile, load_profile
 from inferometer.workload.replay import Replay, play, units
 from inferometer.workload.rows import Draft, Part, drafted, first_rows, merged, trace_draft
-from inferometer.workload.sharing import goes_on_from
 from inferometer.workload.traces import Trace
 
 PLANNED_REPLIES = (
@@ -58,7 +57,7 @@ def make_plan(spec: WorkloadSpec, seed: int | None = None) -> Plan:
         replies=spec.replies,
         notes=tuple(dict.fromkeys(notes)),
     )
-    if plan.replies == PLANNED and np.any(goes_on_from(plan) >= 0):
+    if plan.replies == PLANNED and len(plan.parent_row) and len(plan.block_id):
         plan = replace(plan, notes=(*plan.notes, PLANNED_REPLIES))
     return plan
 
@@ -119,12 +118,18 @@ def _with_trace(part: Part, asked: Arrivals | None) -> Part:
     whole = units(trace, closed=replay.sessions == "closed" or not _natural(asked))
     part = replace(part, trace=trace, units=whole, app=part.content.app or trace.app)
     part = replace(part, notes=_trace_notes(trace))
+    if trace.arrival_ns is None and isinstance(asked, Natural) and asked.rate is not None:
+        asked = Poisson(rate=asked.rate)
+        told = f"the trace has no arrival times: Poisson, {asked.rate:g} per second"
+        part = replace(part, notes=(*part.notes, told))
     if not _natural(asked):
         assert not isinstance(asked, Natural)
         return replace(part, process=asked)
     if isinstance(asked, Natural) and asked.rate is not None:
         starts = play(trace, whole, replay, part.streams("rate_scale")).start_ns
-        own = len(starts) * SECOND / max(int(starts[-1]), 1)
+        if starts[-1] <= 0:
+            return part  # all at one instant: there is no rate to scale
+        own = len(starts) * SECOND / int(starts[-1])
         scaled = msgspec.structs.replace(replay, rate_scale=replay.rate_scale * asked.rate / own)
         content = msgspec.structs.replace(part.content, trace=scaled)
         return replace(part, content=content)

@@ -74,12 +74,23 @@ def goes_on_from(plan: Plan) -> Ints:
     able = (counts[parents] > 0) & (counts[rows] >= counts[parents])
     able &= said[parents] < plan.prompt_tokens[rows]
     rows, parents = rows[able], parents[able]
+    parts = np.cumsum(counts[parents]) // _COMPARED
+    for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(parts)) + 1):
+        same = _begin_alike(blocks, rows[part], parents[part])
+        out[rows[part][same]] = parents[part][same]
+    return out
+
+
+_COMPARED = 1 << 22  # block ids that are compared at once
+
+
+def _begin_alike(blocks: Blocks, rows: Ints, parents: Ints) -> NDArray[np.bool_]:
+    """Whether each of `rows` begins with all blocks of its parent."""
     theirs = take(blocks, parents)
     begins = np.repeat(blocks.offset[rows] - theirs.offset[:-1], np.diff(theirs.offset))
     differs = blocks.id[begins + np.arange(len(theirs.id))] != theirs.id
-    same = np.diff(np.concatenate([[0], np.cumsum(differs)])[theirs.offset]) == 0
-    out[rows[same]] = parents[same]
-    return out
+    before = np.concatenate([[0], np.cumsum(differs)])
+    return np.asarray(np.diff(before[theirs.offset]) == 0)
 
 
 def shared(blocks: Blocks, prompt_tokens: NDArray[np.int32]) -> Shared:
