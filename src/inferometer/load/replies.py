@@ -2,7 +2,7 @@
 
 A plan whose `replies` are "real" cannot be encoded whole before t = 0: a turn that goes on from an earlier one repeats
 what the model said. Such a turn is encoded once its parent has ended, in the driver's next pause (or when it is sent,
-where nobody paused to think in between: about 0.3 ms, which its send lag then holds).
+where nobody paused to think in between: about 0.4 ms, which its send lag then holds).
 
 Knows dialects and who goes on from whom; no socket, no clock. What it holds is the text of live sessions: a reply is forgotten
 when the last turn that repeats it has been encoded, a request when it has ended.
