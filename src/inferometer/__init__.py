@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from inferometer.metrics import fluidity_index as fluidity_index
     from inferometer.metrics import score as score
     from inferometer.run import Run as Run
+    from inferometer.workload import read_batches as read_batches
     from inferometer.workload import read_trace as read_trace
 
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "Run": "inferometer.run",
     "Scorecard": "inferometer.metrics",
     "fluidity_index": "inferometer.metrics",
+    "read_batches": "inferometer.workload",
     "read_run": "inferometer.load.recovery",
     "read_trace": "inferometer.workload",
     "score": "inferometer.metrics",
