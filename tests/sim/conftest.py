@@ -8,10 +8,13 @@ import pytest
 from inferometer.plan import Plan, build_plan
 from inferometer.sim.cluster import Cluster, Outcome
 from inferometer.sim.cost import Affine, Cost
-from inferometer.sim.engine import Policy, Replica
+from inferometer.sim.engine import Replica
+from inferometer.sim.iterations import IterationLog
 from inferometer.sim.kernel import PS_PER_S
-from inferometer.sim.memory import BlockPool
+from inferometer.sim.memory import BlockPool, Host
+from inferometer.sim.prefix import PrefixPool, texts
 from inferometer.sim.routers import router
+from inferometer.sim.step import Policy
 
 
 class World:
@@ -33,16 +36,21 @@ class World:
         stages: int = 1,
         replicas: int = 1,
         stretch: bool = True,
+        host: Host | None = None,
+        log: IterationLog | None = None,
     ) -> tuple[Outcome, list[Replica]]:
+        kind = PrefixPool if policy.caching else BlockPool
+        how = {"stages": stages, "stretch": stretch, "host": host, "log": log}
         made = [
-            Replica(policy, cost, BlockPool(blocks, block), stages=stages, stretch=stretch)
-            for _ in range(replicas)
+            Replica(policy, cost, kind(blocks, block), index=index, **how)
+            for index in range(replicas)
         ]
 
         def door(prompt: int, output: int) -> str | None:
             return "too long" if -(-(prompt + output - 1) // block) > blocks else None
 
-        return Cluster(made, router("round-robin", 0), door, plan).play(), made
+        cluster = Cluster(made, router("round-robin", 0), door, plan, texts=texts(plan))
+        return cluster.play(), made
 
     def tokens(self, outcome: Outcome) -> list[list[float]]:
         return [

@@ -11,15 +11,19 @@ from inferometer.plan import build_plan
 from inferometer.sim.cluster import Cluster
 from inferometer.sim.cost import Affine, Roofline
 from inferometer.sim.devices import device
-from inferometer.sim.engine import Cohort, Replica, Seq
-from inferometer.sim.memory import BlockPool
+from inferometer.sim.engine import Replica
+from inferometer.sim.iterations import IterationLog
+from inferometer.sim.memory import BlockPool, Host
 from inferometer.sim.models import model
 from inferometer.sim.policies.orca import Orca
 from inferometer.sim.policies.sarathi import Sarathi
 from inferometer.sim.policies.static import Static
 from inferometer.sim.policies.vllm import Vllm
 from inferometer.sim.policies.vllm_v1 import VllmV1
-from inferometer.sim.routers import router
+from inferometer.sim.prefix import PrefixPool, Text, texts
+from inferometer.sim.routers import ROUTERS, router
+from inferometer.sim.seqs import Cohort, Seq
+from inferometer.timeline import offsets
 
 MAX_LEN = 80
 BLOCK = 4
@@ -32,30 +36,52 @@ POLICIES = (
     Static(max_batch=3, reserve=MAX_LEN),
     VllmV1(max_batch=5, max_tokens=12),
     VllmV1(max_batch=64, max_tokens=64),
+    VllmV1(max_batch=6, max_tokens=16, caching=False),
+    Vllm(max_batch=8, max_tokens=100, swap=True),
+    Vllm(max_batch=64, max_tokens=100, watermark=0.0, swap=True),
+    Sarathi(max_batch=6, chunk=8, hybrid=False),
+    Sarathi(max_batch=6, chunk=8, chunked=False),
 )
+HOST = Host(30, 900)
 COSTS = (
     Affine(7_000, 1_000, 300, 11),
     Affine(1, 0, 0, 0),
     Roofline(model("llama-3.2-1b"), device("l4")),
     Roofline(model("gpt-oss-20b"), device("h100")),
 )
-request = st.tuples(st.integers(0, 300), st.integers(1, 40), st.integers(1, 40))
+# arrival, prompt, output; the prompt's beginning as block ids, of 6 tokens each
+request = st.tuples(
+    st.integers(0, 300),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.lists(st.integers(0, 1), max_size=6),
+)
 
 
-def play(policy, cost, rows, blocks, *, stretch=True, stages=1, replicas=1):
+def replica_of(policy, cost, blocks, **how):
+    pool = (PrefixPool if policy.caching else BlockPool)(blocks, BLOCK)
+    return Replica(policy, cost, pool, host=HOST, **how)
+
+
+def play(policy, cost, rows, blocks, *, route="least-outstanding", replicas=1, **how):
+    """The outcome of rows of (arrival, prompt, output[, block ids]), and the replicas."""
     rows = sorted(rows)
+    ids = [row[3] if len(row) > 3 else [] for row in rows]
+    rows = [row[:3] for row in rows]
     unit = 1 if isinstance(cost, Affine) else 1_000_000
     plan = build_plan(
         len(rows),
         intended_ns=[at * unit for at, _, _ in rows],
         prompt_tokens=[prompt for _, prompt, _ in rows],
         output_tokens=[output for _, _, output in rows],
+        session_id=[f"s{row % 3}" for row in range(len(rows))],
+        block_offset=offsets(np.array([len(each) for each in ids])),
+        block_id=[one for each in ids for one in each],
+        block_tokens=6,
     )
-    made = [
-        Replica(policy, cost, BlockPool(blocks, BLOCK), stages=stages, stretch=stretch)
-        for _ in range(replicas)
-    ]
-    return Cluster(made, router("least-outstanding", 0), lambda _p, _o: None, plan).play(), made
+    made = [replica_of(policy, cost, blocks, index=index, **how) for index in range(replicas)]
+    cluster = Cluster(made, router(route, 0), lambda _p, _o: None, plan, texts=texts(plan))
+    return cluster.play(), made
 
 
 @settings(deadline=None, max_examples=300)
@@ -64,14 +90,29 @@ def play(policy, cost, rows, blocks, *, stretch=True, stages=1, replicas=1):
     st.sampled_from(COSTS),
     st.lists(request, min_size=1, max_size=25),
     st.integers(21, 80),
-    st.integers(1, 3),
+    st.tuples(st.sampled_from(sorted(ROUTERS)), st.integers(1, 3)),
 )
-def test_fast_forwarding_is_bit_identical_to_stepping(policy, cost, rows, blocks, replicas):
-    """Every token of every request has the same stamp, whatever the policy, under memory pressure and preemption too."""
-    fast, _ = play(policy, cost, rows, blocks, replicas=replicas)
-    slow, _ = play(policy, cost, rows, blocks, replicas=replicas, stretch=False)
-    assert fast.stamps == slow.stamps
-    assert (fast.ended, fast.scheduled, fast.replica) == (slow.ended, slow.scheduled, slow.replica)
+def test_fast_forwarding_is_bit_identical_to_stepping(policy, cost, rows, blocks, routed):
+    """Every token has the same stamp and every iteration the same row, whatever the policy, router and memory pressure."""
+    played = []
+    for stretch in (True, False):
+        log = IterationLog()
+        how = {"route": routed[0], "replicas": routed[1], "stretch": stretch, "log": log}
+        outcome, made = play(policy, cost, rows, blocks, **how)
+        played.append(
+            (outcome, {name: column.tolist() for name, column in by_replica(log).items()})
+        )
+        assert sum(replica.iterations for replica in made) == len(played[-1][1]["stage"])
+    (fast, fast_log), (slow, slow_log) = played
+    assert fast == slow
+    assert fast_log == slow_log
+
+
+def by_replica(log):
+    """The log's columns, replica by replica: in which order two replicas' rows stand is not promised."""
+    columns = log.take()
+    order = np.argsort(columns["replica"], kind="stable")
+    return {name: column[order] for name, column in columns.items()}
 
 
 @settings(deadline=None, max_examples=40)
@@ -86,13 +127,13 @@ def test_what_goes_in_comes_out(policy, rows, blocks, stages):
     cost = Affine(7_000, 1_000, 300, 11, stages=stages)
     outcome, (replica,) = play(policy, cost, rows, blocks, stages=stages)
     assert not outcome.reason
-    for row, (_, _, output) in enumerate(sorted(rows)):
+    for row, (_, _, output, _) in enumerate(sorted(rows)):
         stamps = np.frombuffer(outcome.stamps[row], dtype="<i8")
         assert len(stamps) == output or (not policy.keeps_prompt and len(stamps) > output)
         assert (np.diff(stamps) > 0).all()
         assert outcome.intended[row] <= outcome.scheduled[row] < stamps[0]
         assert stamps[-1] == outcome.ended[row]
-    assert replica.pool.used == 0
+    assert (replica.pool.used, replica.host_free) == (0, HOST.blocks)
     assert replica.outstanding == 0
 
 
@@ -175,10 +216,13 @@ def test_a_deterministic_queue_has_the_waits_of_lindleys_recursion():
 
 
 def play_live(replica, rows, cancels):
-    """Play (arrival, prompt, output) rows to one replica; `cancels` are (time, row). The rows' stamps, by row."""
-    seqs = [Seq(row, at, prompt, output) for row, (at, prompt, output) in enumerate(rows)]
+    """Play (arrival, prompt, output, ids) rows to one replica; `cancels` are (time, row). The stamps, by row."""
+    seqs = [
+        Seq(row, at, prompt, output, Text(row, ids, 6, prompt) if ids else None)
+        for row, (at, prompt, output, ids) in enumerate(rows)
+    ]
     events = sorted(
-        [(at, 0, row) for row, (at, _, _) in enumerate(rows)]
+        [(row[0], 0, place) for place, row in enumerate(rows)]
         + [(at, 1, row) for at, row in cancels]
     )
     here: set[int] = set()
@@ -208,14 +252,15 @@ def play_live(replica, rows, cancels):
 def test_requests_that_are_cancelled_leave_nothing_behind(policy, rows, cancels, blocks):
     """Waiting, prefilling, decoding or in flight: memory comes back, and stretching changes no stamp of anybody."""
     cost = Affine(7_000, 1_000, 300, 11)
-    rows = sorted((at * 1_000, prompt, output) for at, prompt, output in rows)
+    rows = sorted((at * 1_000, *rest) for at, *rest in rows)
     cancels = [(max(at, rows[row][0]), row) for at, row in cancels if row < len(rows)]
     played = []
     for stretch in (True, False):
-        replica = Replica(policy, cost, BlockPool(blocks, BLOCK), stretch=stretch)
+        replica = replica_of(policy, cost, blocks, stretch=stretch)
         played.append(play_live(replica, rows, cancels))
         replica.check()
         assert (replica.pool.used, replica.outstanding, replica.peek()) == (0, 0, None)
+        assert replica.host_free == HOST.blocks
     assert played[0] == played[1]
 
 

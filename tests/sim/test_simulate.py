@@ -64,7 +64,7 @@ def test_memory_is_bounded_because_logs_are_renewed(monkeypatch):
     """A log of 4 entries gives every token the same time as one without an end."""
     plan, deployment = some_plan(), Deployment(system="vllm", model="llama-3-8b")
     whole = simulate(plan, deployment)
-    monkeypatch.setattr("inferometer.sim.engine.LOG_LENGTH", 4)
+    monkeypatch.setattr("inferometer.sim.seqs.LOG_LENGTH", 4)
     assert np.array_equal(whole.timeline.chunk_ns, simulate(plan, deployment).timeline.chunk_ns)
 
 

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 
 from inferometer.agenda import NEVER, Agenda
 from inferometer.plan import Plan
-from inferometer.sim.engine import Replica, Seq
+from inferometer.sim.engine import Replica
 from inferometer.sim.kernel import ARRIVAL, END, PS_PER_NS, WAKE, Kernel
-from inferometer.sim.routers import Router
+from inferometer.sim.prefix import Texts
+from inferometer.sim.routers import Ask, Router
+from inferometer.sim.seqs import Seq
 
 Door = Callable[[int, int], str | None]
 """Why a request of (prompt, output) tokens can never be served; None if it can."""
@@ -30,6 +32,7 @@ class Outcome:
     scheduled: list[int]
     ended: list[int]
     replica: list[int]
+    cached: list[int]  # prompt tokens found in the prefix cache
     stamps: list[bytes]
     reason: dict[int, str] = field(default_factory=dict)  # of those that were dropped
 
@@ -45,16 +48,19 @@ class Cluster:
         plan: Plan,
         *,
         until_ps: int = NEVER,
+        texts: Texts | None = None,
     ) -> None:
-        """`until_ps`: no row is started at or after it."""
+        """`until_ps`: no row is started at or after it. `texts`: what prompts share, where replicas or router care."""
         rows = len(plan)
+        self._texts, self._session = texts, plan.session_id
         self._replicas, self._route, self._door = replicas, route, door
         self._prompt: list[int] = plan.prompt_tokens.tolist()
         self._output: list[int] = plan.output_tokens.tolist()
         self._agenda = Agenda(plan, until=until_ps, per_ns=PS_PER_NS)
         self._expected = NEVER  # when the next rows are released
         self._kernel = Kernel()
-        self.outcome = Outcome([-1] * rows, [-1] * rows, [-1] * rows, [-1] * rows, [b""] * rows)
+        never = [-1] * rows
+        self.outcome = Outcome(never, never[:], never[:], never[:], [0] * rows, [b""] * rows)
 
     @property
     def exhausted(self) -> bool:
@@ -112,9 +118,13 @@ class Cluster:
         if why is not None:
             self._drop(row, t_ps, why)
             return
-        index = self._route(self._replicas) if len(self._replicas) > 1 else 0
+        text = self._texts.of(row) if self._texts is not None else None
+        index = 0
+        if len(self._replicas) > 1:
+            ask = Ask(row, self._session[row], self._prompt[row], text)
+            index = self._route(self._replicas, ask)
         self.outcome.replica[row] = index
-        seq = Seq(row, t_ps, self._prompt[row], self._output[row])
+        seq = Seq(row, t_ps, self._prompt[row], self._output[row], text)
         replica = self._replicas[index]
         if not replica.arrive(seq, t_ps):
             return
@@ -157,6 +167,7 @@ class Cluster:
         outcome, row = self.outcome, seq.row
         outcome.ended[row] = t_ps
         outcome.stamps[row] = seq.stamps()
+        outcome.cached[row] = seq.cached
         outcome.scheduled[row] = -1 if seq.scheduled_ps is None else seq.scheduled_ps
 
     def _drop(self, row: int, t_ps: int, why: str, seq: Seq | None = None) -> None:

@@ -1,7 +1,8 @@
 """Devices as data: what their makers state, and the few constants that turn peaks into times.
 
-Stated (`peak_flops` dense bf16, `bandwidth`, `memory_bytes`): the makers' data sheets, named in `source`. Prices are one
-public on-demand list price per device and hour, with the month in which it stood; they are for comparison, not billing.
+Stated (`peak_flops` dense bf16, `bandwidth`, `memory_bytes`, `host_link`): the makers' data sheets, named in `source`.
+Prices are one public on-demand list price per device and hour, with the month in which it stood (`price_note`); they are
+for comparison, not billing, and a device without one has no price rather than a guess.
 
 `Kernels` are fits by this project of public kernel profiles (the method and errors: docs/fidelity.md; those of the two
 RTX cards are guesses in part, and devices without profiles borrow from a relative): how a GEMM,
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 from inferometer.errors import UserError
 from inferometer.spec import Spec
+
+COPY_EFFICIENCY = 0.8  # of a PCIe link's stated rate: pinned copies reach 24-26 of 32 GB/s
 
 
 class Kernels(Spec, frozen=True):
@@ -56,9 +59,15 @@ class Device(Spec, frozen=True):
     kernels: Kernels
     all_reduce: tuple[tuple[int, float, float], ...] = ()  # (devices, alpha [s], bytes per second)
     hop: tuple[float, float] = (14e-6, 289e9)  # pipeline send/receive in a node
+    host_link: float = 32e9  # one way, to or from the host's memory, as stated (PCIe 4 x16)
     borrowed: str = ""
     price_per_hour: float | None = None
     price_note: str = ""
+
+    @property
+    def host_bandwidth(self) -> float:
+        """What a copy between pinned host memory and the device reaches, in bytes per second."""
+        return self.host_link * COPY_EFFICIENCY
 
     @property
     def memory_bytes(self) -> float:
@@ -134,37 +143,45 @@ _CPU = Kernels(
 
 _A100_LINKS = ((2, 45.35e-6, 172.1e9), (4, 48.2e-6, 114.9e9), (8, 49.6e-6, 89.1e9))
 _H100_LINKS = ((2, 26.1e-6, 324.1e9), (4, 31.3e-6, 253.1e9), (8, 30.2e-6, 196.7e9))
-_CLOUD = "CoreWeave list price, February 2024 (as microsoft/vidur quotes it)"
+_CLOUD = "CoreWeave, on demand, an eighth of an 8-GPU node, February 2026"
+_OLD = "CoreWeave, on demand, February 2024 (as microsoft/vidur quotes it)"
+_SERVERLESS = "RunPod, serverless flex workers, early 2026 (docs.runpod.io/serverless/pricing)"
+_MODAL = "Modal, serverless, May 2026"
+_LAMBDA = "Lambda, on demand, May 2026"
 
 # name, source, GiB, bytes/s, dense bf16 FLOP/s, SMs
 # fmt: off
 _ALL = (
     Device(name="a100", source="NVIDIA A100 80GB SXM data sheet", memory_gib=80, bandwidth=2.039e12, peak_flops=312e12,
-           sms=108, kernels=_A100, all_reduce=_A100_LINKS, price_per_hour=2.21, price_note=_CLOUD),
+           sms=108, kernels=_A100, all_reduce=_A100_LINKS, price_per_hour=2.70, price_note=_CLOUD),
     Device(name="a100-40gb", source="NVIDIA A100 40GB SXM data sheet", memory_gib=40, bandwidth=1.555e12, peak_flops=312e12,
-           sms=108, kernels=_A100, all_reduce=_A100_LINKS, borrowed="a100"),
+           sms=108, kernels=_A100, all_reduce=_A100_LINKS, borrowed="a100", price_per_hour=1.48, price_note=_LAMBDA),
     Device(name="h100", source="NVIDIA H100 SXM data sheet", memory_gib=80, bandwidth=3.35e12, peak_flops=989e12,
-           sms=132, kernels=_H100, all_reduce=_H100_LINKS, hop=(7.7e-6, 358.8e9), price_per_hour=4.25, price_note=_CLOUD),
+           sms=132, kernels=_H100, all_reduce=_H100_LINKS, hop=(7.7e-6, 358.8e9), host_link=64e9,
+           price_per_hour=6.155, price_note=_CLOUD),
     Device(name="h200", source="NVIDIA H200 SXM data sheet", memory_gib=141, bandwidth=4.8e12, peak_flops=989e12,
-           sms=132, kernels=_H200, all_reduce=_H100_LINKS, hop=(7.7e-6, 358.8e9)),
+           sms=132, kernels=_H200, all_reduce=_H100_LINKS, hop=(7.7e-6, 358.8e9), host_link=64e9,
+           price_per_hour=6.305, price_note=_CLOUD),
     Device(name="b200", source="NVIDIA B200 data sheet (DGX B200)", memory_gib=180, bandwidth=8.0e12, peak_flops=2250e12,
-           sms=148, kernels=_B200, all_reduce=_H100_LINKS, hop=(7.7e-6, 358.8e9), borrowed="links: h100"),
+           sms=148, kernels=_B200, all_reduce=_H100_LINKS, hop=(7.7e-6, 358.8e9), borrowed="links: h100", host_link=64e9,
+           price_per_hour=8.60, price_note=_CLOUD),
     Device(name="a40", source="NVIDIA A40 data sheet", memory_gib=48, bandwidth=696e9, peak_flops=149.7e12,
-           sms=84, kernels=_A40, hop=(1.54e-6, 4.1e9), borrowed="attention: a100", price_per_hour=1.28, price_note=_CLOUD),
+           sms=84, kernels=_A40, hop=(1.54e-6, 4.1e9), borrowed="attention: a100", price_per_hour=1.28, price_note=_OLD),
     Device(name="l4", source="NVIDIA L4 data sheet", memory_gib=24, bandwidth=300e9, peak_flops=121e12, sms=58,
-           kernels=_L40S, borrowed="l40s"),
+           kernels=_L40S, borrowed="l40s", price_per_hour=0.7992, price_note=_MODAL),
     Device(name="l40s", source="NVIDIA L40S data sheet", memory_gib=48, bandwidth=864e9, peak_flops=362e12, sms=142,
-           kernels=_L40S),
+           kernels=_L40S, price_per_hour=2.25, price_note=_CLOUD),
     Device(name="t4", source="NVIDIA T4 data sheet (fp16)", memory_gib=16, bandwidth=320e9, peak_flops=65e12, sms=40,
-           kernels=_A40, borrowed="a40"),
+           kernels=_A40, borrowed="a40", host_link=16e9, price_per_hour=0.5904, price_note=_MODAL),
     Device(name="mi300x", source="AMD Instinct MI300X data sheet", memory_gib=192, bandwidth=5.3e12, peak_flops=1307e12,
-           sms=304, kernels=_H100, all_reduce=_H100_LINKS, borrowed="h100"),
+           sms=304, kernels=_H100, all_reduce=_H100_LINKS, borrowed="h100", host_link=64e9),
     Device(name="rtx4090", source="NVIDIA Ada whitepaper", memory_gib=24, bandwidth=1.008e12, peak_flops=165.2e12, sms=128,
-           kernels=_RTX4090, borrowed="the shape of prefill attention: l40s"),
+           kernels=_RTX4090, borrowed="the shape of prefill attention: l40s", price_per_hour=1.116, price_note=_SERVERLESS),
     Device(name="rtxpro6000", source="NVIDIA RTX PRO 6000 Blackwell data sheet", memory_gib=96, bandwidth=1.792e12,
-           peak_flops=503.8e12, sms=188, kernels=_RTXPRO6000, borrowed="the shape of prefill attention: l40s"),
+           peak_flops=503.8e12, sms=188, kernels=_RTXPRO6000, borrowed="the shape of prefill attention: l40s", host_link=64e9,
+           price_per_hour=2.50, price_note=_CLOUD),
     Device(name="cpu", source="a server core pair with AVX-512, in order of magnitude; profile your own", memory_gib=8,
-           bandwidth=15e9, peak_flops=200e9, sms=1, kernels=_CPU, borrowed="none: an assumption"),
+           bandwidth=15e9, peak_flops=200e9, sms=1, kernels=_CPU, borrowed="none: an assumption", host_link=15e9),
 )
 # fmt: on
 

@@ -1,337 +1,75 @@
 """The engine: one replica that runs iterations. A policy decides, the engine applies, checks and keeps the times.
 
-The parts: a `Seq` is a request inside a replica; a `Cohort` is sequences that decode together, one token each per
-iteration; a `Step` is a policy's decision; a `Flight` is an iteration (or a stretch of identical ones) that is running.
-
-Nothing here is done per token. Sequences of one cohort share one log of iteration end times, and a sequence's tokens
-are the slice of it between joining and leaving. What an iteration needs to know of all its sequences (how many, the sum
-of their contexts, who needs a new block, who ends next) is kept as running aggregates, O(1) per iteration:
-    a sequence's context is `base + cohort.step`, so all contexts grow when `step` does
-    it needs a block whenever its context is 1 modulo the block size: counts per residue class say how many do
-    it ends when `step` reaches a number that is known (to the engine, not to the policy) when it joins: a heap
+The parts: a `Seq` is a request inside a replica, a `Cohort` is sequences that decode together (`seqs`); a `Step` is a
+policy's decision (`step`); a `Flight` is an iteration, or a stretch of identical ones, that is running.
 
 Fast-forward. A step that is nothing but "everybody decodes" is repeated by the policy until something happens: an
 arrival that could be admitted, an end, or memory too tight for it (rule 3 of `policies`). So k iterations become one
 flight, whose end times are one cumulative sum of integers; an arrival cuts it short, at the first end not before it.
 The result is bit-identical to stepping (`stretch=False`), which a property test shows.
 
-The engine is driven from outside and has no clock: `arrive`, `launch`, `peek`, `advance`. So a kernel can run it as fast
-as it goes, and an emulator in real time.
+The engine is driven from outside and has no clock: `arrive`, `cancel`, `launch`, `peek`, `advance`. So a kernel can run
+it as fast as it goes, and an emulator in real time.
 """
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
-from heapq import heappop, heappush
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from inferometer.sim.cost import Cost
-from inferometer.sim.memory import BlockPool
+from inferometer.sim.iterations import IterationLog, Note
+from inferometer.sim.memory import BlockPool, Host
+from inferometer.sim.prefix import PrefixPool, Text
+from inferometer.sim.seqs import Cohort, Seq
+from inferometer.sim.step import Chunk, Policy, Step
+from inferometer.timeline import Ints
 
 LONGEST_STRETCH = 1024
 VECTOR_FROM = 12  # iterations from which a cumulative sum beats a loop
-LOG_LENGTH = 1 << 16
 CHECK_EVERY = 4096  # flights between full checks of the conservation laws
-
-
-class Seq:
-    """A request inside a replica. What it has left to emit is the truth, which no policy sees."""
-
-    __slots__ = (
-        "_ends_at",
-        "_left",
-        "arrived_ps",
-        "base",
-        "blocks",
-        "cohort",
-        "done",
-        "mark",
-        "pieces",
-        "prompt",
-        "restarts",
-        "row",
-        "scheduled_ps",
-        "skipped",
-    )
-
-    def __init__(self, row: int, arrived_ps: int, prompt: int, output: int) -> None:
-        self.row = row  # of the plan
-        self.arrived_ps = arrived_ps
-        self.prompt = (
-            prompt  # tokens to prefill; after a preemption, what was generated before counts, too
-        )
-        self.done = 0  # of those
-        self.blocks = (
-            0  # held while waiting or prefilling (a decoding sequence's follow from its context)
-        )
-        self.skipped = False  # resident, its prefill unfinished, and left out of the last step
-        self.restarts = 0
-        self.scheduled_ps: int | None = None  # when it was first in a batch
-        self.pieces: list[
-            int | tuple[array[int], int, int]
-        ] = []  # token times: stamps, and slices of logs
-        self.cohort: Cohort | None = None
-        self.base = self.mark = self._ends_at = 0
-        self._left = output
-
-    @property
-    def known(self) -> int:
-        """Tokens whose KV must be computed before the next can be made: the prompt, and what was generated."""
-        return self.prompt if self.cohort is None else self.base + self.cohort.step
-
-    @property
-    def emitted(self) -> int:
-        """Tokens that it has made."""
-        made = sum(1 if isinstance(piece, int) else piece[2] - piece[1] for piece in self.pieces)
-        return made + (self.cohort.step - self.mark if self.cohort else 0)
-
-    def stamps(self) -> bytes:
-        """The times of its tokens [ps], as int64."""
-        return b"".join(
-            piece.to_bytes(8, "little")
-            if isinstance(piece, int)
-            else piece[0][piece[1] : piece[2]].tobytes()
-            for piece in self.pieces
-        )
-
-
-class Cohort:
-    """Sequences that decode together. Law: `context` is the sum of the members' contexts."""
-
-    __slots__ = (
-        "_due",
-        "_ends",
-        "_joined",
-        "_log_from",
-        "block",
-        "context",
-        "log",
-        "members",
-        "step",
-    )
-
-    def __init__(self, block: int) -> None:
-        self.block = block  # 0: nobody ever needs a block (all are reserved)
-        self.members: dict[Seq, None] = {}
-        self.step = 0
-        self.context = 0
-        self.log: array[int] = array("q")  # end times of its iterations, from step `_log_from` on
-        self._log_from = 0
-        self._due = [0] * max(block, 1)
-        self._joined = 0
-        self._ends: list[tuple[int, int, Seq]] = []
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-    def __iter__(self) -> Iterator[Seq]:
-        return iter(self.members)
-
-    def needs(self) -> int:
-        """Blocks that its next iteration needs."""
-        return self._due[self.step % self.block] if self.block else 0
-
-    def needs_block(self, seq: Seq) -> bool:
-        """Whether this member is one of those that need one."""
-        return bool(self.block) and (seq.base + self.step) % self.block == 1 % self.block
-
-    def held(self, seq: Seq) -> int:
-        """Blocks that this member holds, between iterations."""
-        return -(-(seq.base + self.step - 1) // self.block) if self.block else seq.blocks
-
-    def next_end(self) -> int:
-        """The `step` at which the next member ends (one that has left may still be named: an early look is no error)."""
-        return self._ends[0][0]
-
-    def join(self, seq: Seq, context: int, left: int) -> None:
-        """Add a sequence of `context` tokens that will make `left` more."""
-        seq.cohort, seq.base, seq.mark = self, context - self.step, self.step
-        seq._ends_at = self.step + left  # noqa: SLF001
-        self.members[seq] = None
-        self.context += context
-        if self.block:
-            self._due[(1 - seq.base) % self.block] += 1
-        self._joined += 1
-        heappush(self._ends, (seq._ends_at, self._joined, seq))  # noqa: SLF001
-
-    def leave(self, seq: Seq) -> tuple[int, int]:
-        """Take a member out; its context, and how many tokens it has still to make."""
-        del self.members[seq]
-        context = seq.base + self.step
-        self.context -= context
-        if self.block:
-            self._due[(1 - seq.base) % self.block] -= 1
-        self._close(seq)
-        seq.cohort = None
-        return context, seq._ends_at - self.step  # noqa: SLF001
-
-    def demand(self, count: int) -> int:
-        """Blocks that the next `count` iterations need together."""
-        if not self.block:
-            return 0
-        rounds, rest = divmod(count, self.block)
-        step, due, block = self.step, self._due, self.block
-        return rounds * len(self.members) + sum(due[(step + j) % block] for j in range(rest))
-
-    def room(self, blocks: int, count: int) -> int:
-        """How many of the next `count` iterations are sure to need no more than `blocks` together (at least 1)."""
-        if not self.block:
-            return count
-        rounds = blocks // len(self.members)
-        if rounds:
-            return min(count, rounds * self.block)
-        for j in range(min(count, self.block)):
-            blocks -= self._due[(self.step + j) % self.block]
-            if blocks < 0:
-                return max(j, 1)
-        return min(count, self.block)
-
-    def advance(self, ends: list[int]) -> list[Seq]:
-        """Decode one token each at every one of `ends`; the members that ended, already out."""
-        if len(self.log) >= LOG_LENGTH:
-            self._renew()
-        self.log.extend(ends)
-        self.step += len(ends)
-        self.context += len(ends) * len(self.members)
-        over = []
-        while self._ends and self._ends[0][0] <= self.step:
-            at, _, seq = heappop(self._ends)
-            if seq.cohort is self and seq._ends_at == at:  # noqa: SLF001
-                seq._ends_at = -1  # noqa: SLF001  (it may be named twice: left, and back for the same end)
-                over.append(seq)
-        return over
-
-    def check(self) -> None:
-        """The law of the aggregates; raises AssertionError."""
-        total = sum(seq.base + self.step for seq in self.members)
-        if total != self.context or self._log_from + len(self.log) != self.step:
-            raise AssertionError(f"contexts add up to {total}, not {self.context}")
-
-    def _close(self, seq: Seq) -> None:
-        """Give a member the slice of the log that is its own so far."""
-        if self.step > seq.mark:
-            first = self._log_from
-            seq.pieces.append((self.log, seq.mark - first, self.step - first))
-            seq.mark = self.step
-
-    def _renew(self) -> None:
-        """Begin a new log: the old one lives for as long as a sequence has a slice of it, so memory stays bounded."""
-        for seq in self.members:
-            self._close(seq)
-        self.log, self._log_from = array("q"), self.step
-
-    def absorb(self, other: Cohort) -> None:
-        """Take over all members of another cohort, behind one's own."""
-        for seq in list(other.members):
-            self.join(seq, *other.leave(seq))
-
-
-class Chunk(NamedTuple):
-    """`tokens` of a sequence's prompt, for which it is to hold `blocks` blocks in all."""
-
-    seq: Seq
-    tokens: int
-    blocks: int
-
-
-class Step(NamedTuple):
-    """What one iteration is to do. Sequences in `prefill` that wait must be the queue's head, in order."""
-
-    prefill: tuple[Chunk, ...] | list[Chunk] = ()
-    decode: bool = False  # whether the decoders decode ...
-    part: tuple[Seq, ...] | list[Seq] = ()  # ... or only these of them
-    preempt: (
-        tuple[Seq, ...] | list[Seq]
-    ) = ()  # these first, in this order: each goes to the queue's head
-
-
-DECODE = Step(decode=True)
-
-
-class View(Protocol):
-    """What a policy may see. It may change none of it."""
-
-    @property
-    def waiting(self) -> deque[Seq]:
-        """Not resident, in order: FIFO, preempted ones at the head."""
-
-    @property
-    def prefilling(self) -> list[Seq]:
-        """Resident, prefill unfinished, not in flight."""
-
-    @property
-    def decoders(self) -> Cohort:
-        """Resident and decoding, not in flight."""
-
-    @property
-    def resident(self) -> int:
-        """All that hold memory, those in flight included."""
-
-    @property
-    def stages(self) -> int:
-        """Pipeline stages: so many iterations may be in flight."""
-
-    @property
-    def pool(self) -> BlockPool:
-        """The KV cache."""
-
-
-class Policy(Protocol):
-    """Who runs next. `plan` is pure; its rules are in `policies/__init__.py`."""
-
-    @property
-    def name(self) -> str:
-        """As in `systems.py`."""
-
-    @property
-    def fifo(self) -> bool:
-        """Whether nothing that arrives can overtake a queue that is not empty."""
-
-    @property
-    def paged(self) -> bool:
-        """Whether memory is taken block by block, as contexts grow (else all of it at admission)."""
-
-    @property
-    def spare(self) -> int:
-        """Blocks beyond the needed ones without which it may preempt."""
-
-    @property
-    def keeps_prompt(self) -> bool:
-        """Whether a sequence that is preempted amid its prefill keeps its prompt (Vidur cuts it: docs/fidelity.md)."""
-
-    @property
-    def longest_prompt(self) -> int | None:
-        """Tokens beyond which a prompt is refused at the door; None: only memory and the model bound it."""
-
-    def plan(self, view: View) -> Step | None:
-        """The next iteration; None: there is nothing to run."""
-        ...
 
 
 class Flight:
     """A step that runs: `ends` are the end times of its iterations (more than one only in a stretch)."""
 
-    __slots__ = ("cohort", "ends", "prefill")
+    __slots__ = ("cohort", "ends", "note", "prefill")
 
     def __init__(
-        self, prefill: tuple[Chunk, ...] | list[Chunk], cohort: Cohort | None, ends: list[int]
+        self, prefill: Sequence[Chunk], cohort: Cohort | None, ends: list[int], note: Note | None
     ) -> None:
-        self.prefill, self.cohort, self.ends = prefill, cohort, ends
+        self.prefill, self.cohort, self.ends, self.note = prefill, cohort, ends, note
 
 
 class Replica:
-    """One replica of a model: its queue, its memory, its pipeline. `stretch` turns fast-forwarding on."""
+    """One replica of a model: its queue, its memory, its pipeline. `stretch` turns fast-forwarding on.
+
+    `host`: where preempted sequences may be swapped to. `log` gets every iteration, as of replica `index`.
+    """
 
     def __init__(
-        self, policy: Policy, cost: Cost, pool: BlockPool, *, stages: int = 1, stretch: bool = True
+        self,
+        policy: Policy,
+        cost: Cost,
+        pool: BlockPool,
+        *,
+        stages: int = 1,
+        stretch: bool = True,
+        host: Host | None = None,
+        log: IterationLog | None = None,
+        index: int = 0,
     ) -> None:
         self.policy, self.cost, self.pool, self.stages = policy, cost, pool, stages
+        self._cache = pool if isinstance(pool, PrefixPool) else None
+        self._host = host or Host()
+        self._log, self._index = log, index
+        self.host_free = self._host.blocks
+        self.swapped: list[Seq] = []
+        self.prefilled = False
         self.waiting: deque[Seq] = deque()
         self.prefilling: list[Seq] = []
         self._block = pool.block if policy.paged else 0
@@ -339,22 +77,25 @@ class Replica:
         self.resident = 0
         self.iterations = 0
         self.preemptions = 0
+        self.swaps = 0
+        self._noted = 0  # preemptions that are in the log already
         self._refused: list[Seq] = []
         self._leaving: list[Seq] = []  # cancelled while in flight
         self._stretch = stretch and stages == 1
         self._flights: deque[Flight] = deque()
         self._stage_free = [0] * stages
+        self._durations: Sequence[int] = ()  # of the last iteration that began, on each stage
         self._until_check = CHECK_EVERY
 
     @property
     def outstanding(self) -> int:
         """Requests that are here and not finished."""
-        return len(self.waiting) + self.resident
+        return len(self.waiting) + self.resident + len(self.swapped)
 
     @property
     def queued(self) -> int:
         """Requests that are here and not resident."""
-        return len(self.waiting)
+        return len(self.waiting) + len(self.swapped)
 
     @property
     def idle(self) -> bool:
@@ -416,10 +157,11 @@ class Replica:
         flight = self._flights.popleft()
         over: list[Seq] = []
         self.iterations += len(flight.ends)
+        if len(flight.ends) > 1 and flight.cohort is not None:
+            self._took(flight, flight.cohort)
+        elif flight.note is not None and self._log is not None:
+            self._log.one(self._index, flight.note, self.pool.total)
         if flight.cohort is not None:
-            if len(flight.ends) > 1:  # the first iteration's blocks were taken when it began
-                more = flight.cohort.demand(len(flight.ends)) - flight.cohort.needs()
-                self.pool.take(more)
             over = self._decoded(flight.cohort, flight.ends)
         if flight.prefill:
             over += self._prefilled(flight.prefill, flight.ends[-1])
@@ -438,10 +180,14 @@ class Replica:
         ]
         cohorts = [self.decoders, *(cohort for cohort in flying if cohort is not None)]
         chunks = [chunk.seq for flight in self._flights for chunk in flight.prefill]
-        held = sum(seq.blocks for seq in (*self.prefilling, *chunks))
-        held += sum(cohort.held(seq) for cohort in cohorts for seq in cohort)
+        own = self.pool.own
+        held = sum(own(seq, seq.blocks) for seq in (*self.prefilling, *chunks)) + self.pool.pinned
+        held += sum(own(seq, cohort.held(seq)) for cohort in cohorts for seq in cohort)
         if not self._flights and held != self.pool.used:
             raise AssertionError(f"{held} blocks are held, {self.pool.used} are in use")
+        if sum(seq.blocks for seq in self.swapped) != self._host.blocks - self.host_free:
+            raise AssertionError("the host holds other blocks than were swapped out")
+        self.pool.check()
         count = len(self.prefilling) + len(chunks) + sum(map(len, cohorts))
         if count != self.resident:
             raise AssertionError(f"{count} sequences are resident, {self.resident} are counted")
@@ -480,13 +226,13 @@ class Replica:
     def _forget(self, seq: Seq) -> None:
         """Take out a request that is not in flight."""
         if seq.cohort is not None:
-            if self._block:
-                seq.blocks = seq.cohort.held(seq)
-            seq.cohort.leave(seq)
-            self._free(seq)
+            self._decoded_out(seq, seq.cohort)
         elif seq in self.prefilling:
             self.prefilling.remove(seq)
             self._free(seq)
+        elif seq in self.swapped:
+            self.swapped.remove(seq)
+            self.host_free += seq.blocks
         else:
             self.waiting.remove(seq)
 
@@ -494,25 +240,41 @@ class Replica:
 
     def _stuck(self) -> bool:
         """Whether the queue's head has the replica to itself and still cannot be admitted."""
-        return bool(self.waiting) and not self.resident and not self._flights
+        return bool(self.waiting) and not (self.resident or self.swapped or self._flights)
 
     def _begin(self, step: Step, now_ps: int, horizon_ps: int | None) -> None:
-        for seq in step.preempt:
-            self._preempt(seq)
+        """Apply a step. Who leaves goes first, then hits in the prefix cache are pinned, then room is taken."""
+        steady = step.steady
+        moved = 0 if steady else self._made_room(step)
         cohort = self._picked(step.part) if step.decode else None
         if cohort is not None:
             self.pool.take(cohort.needs())
         if step.prefill or self.prefilling:
             self._admit(step.prefill, now_ps)
+        self.prefilled = bool(step.prefill)
         if cohort is None and not step.prefill:
             return  # nothing but preemptions: the policy is asked again
-        if cohort is not None and self._stretch and not step.prefill and not step.preempt:
+        note = self._note(step.prefill, cohort) if self._log is not None else None
+        if steady and cohort is not None and self._stretch:
             ends = self._run_of(cohort, now_ps, horizon_ps)
         else:
-            ends = [self._through(step.prefill, cohort, now_ps)]
-        self._flights.append(Flight(step.prefill, cohort, ends))
+            ends = [self._through(step.prefill, cohort, now_ps, moved)]
+        if note is not None:
+            note = note._replace(spans=self._spans(now_ps, ends))
+        self._flights.append(Flight(step.prefill, cohort, ends, note))
 
-    def _picked(self, part: tuple[Seq, ...] | list[Seq]) -> Cohort | None:
+    def _made_room(self, step: Step) -> int:
+        """Preempt, swap, and pin what the newly admitted find in the cache; how long the host's link takes [ps]."""
+        for seq in step.preempt:
+            self._preempt(seq)
+        moved = sum(map(self._swap_out, step.swap_out)) + sum(map(self._swap_in, step.swap_in))
+        if self._cache is not None:
+            for chunk in step.prefill:
+                if chunk.cached and not chunk.seq.done:
+                    self._cache.pin(chunk.seq)
+        return moved * self._host.block_ps
+
+    def _picked(self, part: Sequence[Seq]) -> Cohort | None:
         """The cohort that decodes; in a pipeline it is out of the pool of decoders while it is in flight."""
         cohort = self.decoders
         if part:
@@ -524,36 +286,48 @@ class Replica:
             self.decoders = Cohort(self._block)
         return cohort if cohort.members else None
 
-    def _admit(self, chunks: tuple[Chunk, ...] | list[Chunk], now_ps: int) -> None:
+    def _admit(self, chunks: Sequence[Chunk], now_ps: int) -> None:
         for seq in self.prefilling:
             seq.skipped = True
-        for seq, _, blocks in chunks:
+        for chunk in chunks:
+            seq = chunk.seq
             if seq.done:
                 self.prefilling.remove(seq)
             else:
-                if self.waiting.popleft() is not seq:
-                    raise AssertionError(
-                        "a policy admitted a request that is not at the queue's head"
-                    )
-                self.resident += 1
-                if seq.scheduled_ps is None:
-                    seq.scheduled_ps = now_ps
-            self.pool.take(blocks - seq.blocks)
-            seq.blocks, seq.skipped = blocks, False
+                self._welcome(chunk, now_ps)
+            self.pool.take(chunk.blocks - seq.blocks)
+            seq.blocks, seq.skipped = chunk.blocks, False
+            if seq.text is not None and self._cache is not None:
+                self._cache.learn(seq, seq.done + chunk.tokens)
+
+    def _welcome(self, chunk: Chunk, now_ps: int) -> None:
+        """The queue's head becomes resident, with what the cache has of its prompt."""
+        seq = chunk.seq
+        if self.waiting.popleft() is not seq:
+            raise AssertionError("a policy admitted a request that is not at the queue's head")
+        self.resident += 1
+        if chunk.cached and self._cache is not None:
+            seq.blocks = self._cache.pin(seq)
+            seq.done = seq.blocks * self.pool.block
+        if seq.blocks != chunk.cached:
+            raise AssertionError(f"{seq.blocks} blocks are cached, {chunk.cached} were planned")
+        if seq.scheduled_ps is None:
+            seq.scheduled_ps, seq.cached = now_ps, seq.done
 
     def _preempt(self, seq: Seq) -> None:
         """Recompute: give up all memory, go to the queue's head, and prefill what is known by then."""
-        cohort = seq.cohort
+        cohort, computed = seq.cohort, seq.done
         if cohort is None:
             self.prefilling.remove(seq)
             if not self.policy.keeps_prompt:
-                seq._left += seq.prompt - seq.done  # noqa: SLF001
+                seq.left += seq.prompt - seq.done
                 seq.prompt = seq.done
         else:
-            if self._block:
-                seq.blocks = cohort.held(seq)
-            seq.prompt, seq._left = cohort.leave(seq)  # noqa: SLF001
-        self.pool.give(seq.blocks)
+            computed = self._left(seq, cohort)
+        if self._cache is not None:
+            seq.text = seq.text or Text(seq.row)
+            self._cache.learn(seq, computed, own=True)
+        self.pool.release(seq)
         seq.blocks = seq.done = 0
         seq.skipped = False
         seq.restarts += 1
@@ -561,18 +335,54 @@ class Replica:
         self.resident -= 1
         self.waiting.appendleft(seq)
 
+    def _left(self, seq: Seq, cohort: Cohort) -> int:
+        """A decoder leaves its cohort, to come back later; the tokens of it whose KV is computed."""
+        if self._block:
+            seq.blocks = cohort.held(seq)
+        seq.prompt, seq.left = cohort.leave(seq)
+        return seq.prompt - 1
+
+    def _swap_out(self, seq: Seq) -> int:
+        """Move a decoder's blocks to the host; how many."""
+        if seq.cohort is None:
+            raise AssertionError("only what decodes can be swapped out")
+        self._left(seq, seq.cohort)
+        self.pool.release(seq)
+        self.host_free -= seq.blocks
+        if self.host_free < 0:
+            raise AssertionError(f"the host has no room for {seq.blocks} blocks")
+        self.swapped.append(seq)
+        self.resident -= 1
+        self.preemptions += 1
+        self.swaps += 1
+        return seq.blocks
+
+    def _swap_in(self, seq: Seq) -> int:
+        """Move them back; how many."""
+        self.swapped.remove(seq)
+        self.pool.take(seq.blocks)
+        self.host_free += seq.blocks
+        self.resident += 1
+        self.decoders.join(seq, seq.prompt, seq.left)
+        return seq.blocks
+
     def _through(
-        self, prefill: tuple[Chunk, ...] | list[Chunk], cohort: Cohort | None, now_ps: int
+        self, prefill: Sequence[Chunk], cohort: Cohort | None, now_ps: int, moved_ps: int
     ) -> int:
-        """When one iteration leaves the pipeline, each stage of which works first come, first served."""
+        """When one iteration leaves the pipeline, each stage of which works first come, first served.
+
+        What is swapped moves before the first stage begins.
+        """
         chunks = [(chunk.tokens, chunk.seq.done) for chunk in prefill]
         if cohort is None:
             stages = self.cost.step(chunks, 0, 0)
         else:
             stages = self.cost.step(chunks, len(cohort.members), cohort.context)
-        at, free = now_ps, self._stage_free
+        at, free, more = now_ps, self._stage_free, moved_ps
         for stage, duration in enumerate(stages):
-            at = free[stage] = max(at, free[stage]) + duration
+            at = free[stage] = max(at, free[stage]) + duration + more
+            more = 0
+        self._durations = stages
         return at
 
     def _run_of(self, cohort: Cohort, now_ps: int, horizon_ps: int | None) -> list[int]:
@@ -598,10 +408,7 @@ class Replica:
     def _decoded(self, cohort: Cohort, ends: list[int]) -> list[Seq]:
         over = cohort.advance(ends)
         for seq in over:
-            if self._block:
-                seq.blocks = cohort.held(seq)
-            cohort.leave(seq)
-            self._free(seq)
+            self._decoded_out(seq, cohort)
         if cohort is not self.decoders and cohort.members:
             if self.decoders.members:
                 self.decoders.absorb(cohort)
@@ -609,26 +416,80 @@ class Replica:
                 self.decoders = cohort
         return over
 
-    def _prefilled(self, prefill: tuple[Chunk, ...] | list[Chunk], t_ps: int) -> list[Seq]:
+    def _decoded_out(self, seq: Seq, cohort: Cohort) -> None:
+        """A decoder leaves for good; the next turn of its session may ask for what is known of it."""
+        if self._block:
+            seq.blocks = cohort.held(seq)
+        context, _ = cohort.leave(seq)
+        if seq.text is not None and self._cache is not None:
+            self._cache.learn(seq, context - 1)
+        self._free(seq)
+
+    def _prefilled(self, prefill: Sequence[Chunk], t_ps: int) -> list[Seq]:
         over = []
-        for seq, tokens, _ in prefill:
-            seq.done += tokens
+        for chunk in prefill:
+            seq = chunk.seq
+            seq.done += chunk.tokens
             if seq.done < seq.prompt:
                 self.prefilling.append(seq)
                 continue
             seq.pieces.append(t_ps)
-            seq._left -= 1  # noqa: SLF001
-            if seq._left:  # noqa: SLF001
-                self.decoders.join(seq, seq.prompt + 1, seq._left)  # noqa: SLF001
+            seq.left -= 1
+            if seq.left:
+                self.decoders.join(seq, seq.prompt + 1, seq.left)
             else:
                 self._free(seq)
                 over.append(seq)
         return over
 
     def _free(self, seq: Seq) -> None:
-        self.pool.give(seq.blocks)
+        self.pool.release(seq)
         seq.blocks = 0
         self.resident -= 1
+
+    # --- what is told of iterations -----------------------------------------------------------------------------------
+
+    def _note(self, prefill: Sequence[Chunk], cohort: Cohort | None) -> Note:
+        """Who is in an iteration, and memory while it runs."""
+        preempted, self._noted = self.preemptions - self._noted, self.preemptions
+        return Note(
+            spans=(),
+            prefill_tokens=sum(chunk.tokens for chunk in prefill),
+            prefills=len(prefill),
+            decoders=len(cohort.members) if cohort is not None else 0,
+            used=self.pool.used,
+            cached=self.pool.cached,
+            preemptions=preempted,
+        )
+
+    def _spans(self, now_ps: int, ends: list[int]) -> Sequence[tuple[int, int]]:
+        """When each stage works on the iteration that just began."""
+        if self.stages == 1:
+            return ((now_ps, ends[0]),)
+        times = zip(self._stage_free, self._durations, strict=True)
+        return [(end - duration, end) for end, duration in times]
+
+    def _took(self, flight: Flight, cohort: Cohort) -> None:
+        """Take the blocks of a stretch's iterations beyond the first, whose own were taken when it began."""
+        count = len(flight.ends)
+        if flight.note is None or self._log is None:
+            self.pool.take(cohort.demand(count) - cohort.needs())
+            return
+        kv = self._each(flight.note, cohort.demands(count)[1:])
+        self._log.run(self._index, flight.note, self.pool.total, flight.ends, kv)
+
+    def _each(self, note: Note, needs: Ints) -> Ints:
+        """Used and cached blocks of a stretch's iterations [2, k], while the blocks of all but the first are taken."""
+        kv = np.empty((2, len(needs) + 1), dtype=np.int64)
+        kv[0] = note.used + np.cumsum(np.append(0, needs))
+        kv[1] = note.cached
+        if not self.pool.cached:
+            self.pool.take(int(needs.sum()))
+            return kv
+        for place, need in enumerate(needs.tolist(), 1):
+            self.pool.take(need)
+            kv[1, place] = self.pool.cached
+        return kv
 
 
 def _completes(chunk: Chunk) -> bool:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from inferometer.sim.engine import Seq
 from inferometer.sim.kernel import ARRIVAL, END, WAKE, Kernel
+from inferometer.sim.routers import Ask
+from inferometer.sim.seqs import Seq
 from inferometer.sim.simulate import Deployment, Served, resolve, serving
 
 
@@ -81,7 +82,9 @@ class Live:
         self._kernel.push(max(t_ps, self._kernel.now_ps), ARRIVAL, happen)
 
     def _admit(self, seq: Seq, t_ps: int) -> Ended:
-        index = self._route(self._replicas) if len(self._replicas) > 1 else 0
+        index = 0
+        if len(self._replicas) > 1:
+            index = self._route(self._replicas, Ask(seq.row, None, seq.prompt, None))
         self._home[seq.row] = seq, index
         if self._replicas[index].arrive(seq, t_ps):
             self._kernel.push(t_ps, WAKE, partial(self._wake, index))

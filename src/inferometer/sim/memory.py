@@ -1,7 +1,8 @@
 """The KV cache: how many blocks there are, and who has them.
 
 `BlockPool` counts; it does not know requests. Its law is free + used = total, and it is checked at every move: what
-would break it is a bug of a policy or of the engine, and stops the run.
+would break it is a bug of a policy or of the engine, and stops the run. It remembers nothing: `prefix.PrefixPool` is
+the pool that does, and this one answers its questions with "nothing is known".
 
 How large a pool is follows from the model and the GPU alone, the same for every system (implementation fairness).
 Two planners, both pure:
@@ -12,11 +13,15 @@ Two planners, both pure:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from inferometer.errors import UserError
 from inferometer.sim.devices import Device
+from inferometer.sim.kernel import to_ps
 from inferometer.sim.models import Model
+
+if TYPE_CHECKING:
+    from inferometer.sim.prefix import Node, Text
 
 UTILIZATION = 0.9
 # What a profiling forward pass of an engine finds in use besides weights, in order of magnitude: with 1.5 GiB, a 24 GB
@@ -24,13 +29,49 @@ UTILIZATION = 0.9
 ACTIVATIONS_BYTES = 3 << 29
 
 
-class BlockPool:
-    """`total` blocks of `block` tokens each."""
+class Hit(NamedTuple):
+    """Blocks of a prompt that are known, and how many of those are nobody's now (and so are among the free)."""
 
-    __slots__ = ("block", "free", "total")
+    blocks: int
+    idle: int
+
+
+MISS = Hit(0, 0)
+
+
+class Holder(Protocol):
+    """A request, as a pool sees it: `blocks` held in all, of which the cache knows those up to `leaf`."""
+
+    text: Text | None
+    leaf: Node | None
+    prompt: int
+    blocks: int
+
+
+class Look(Protocol):
+    """Memory as a step that is being composed will find it, one request after the other. Asking changes nothing."""
+
+    def lose(self, seq: Holder, held: int) -> int:
+        """How many blocks come free when a resident that holds so many makes room: not those that others use, too."""
+        ...
+
+    def hit(self, seq: Holder) -> Hit:
+        """What a waiting request finds."""
+        ...
+
+    def add(self, seq: Holder, tokens: int) -> None:
+        """It is admitted, and its first `tokens` will be known when the step has begun."""
+        ...
+
+
+class BlockPool:
+    """`total` blocks of `block` tokens each; `cached` of the free ones and `pinned` of the used ones are known."""
+
+    __slots__ = ("block", "cached", "free", "pinned", "total")
 
     def __init__(self, total: int, block: int) -> None:
         self.total, self.block, self.free = total, block, total
+        self.cached = self.pinned = 0
 
     @property
     def used(self) -> int:
@@ -50,6 +91,42 @@ class BlockPool:
             raise AssertionError(
                 f"{blocks} blocks came back to {self.free - blocks} of {self.total}"
             )
+
+    def look(self) -> Look:
+        """What a step that begins now will find, for a policy to ask."""
+        return self
+
+    def lose(self, _seq: Holder, held: int) -> int:
+        """All that it holds."""
+        return held
+
+    def hit(self, _seq: Holder) -> Hit:
+        """Nothing."""
+        return MISS
+
+    def add(self, _seq: Holder, _tokens: int) -> None:
+        """It will not be known."""
+
+    def release(self, seq: Holder) -> None:
+        """Take all blocks of a request back."""
+        self.give(seq.blocks)
+
+    def own(self, _seq: Holder, held: int) -> int:
+        """How many of the `held` blocks are a request's alone."""
+        return held
+
+    def check(self) -> None:
+        """The laws that are not checked at every move; raises AssertionError."""
+
+
+class Host(NamedTuple):
+    """Where preempted requests are swapped to: KV blocks of room, and what moving one of them takes [ps]."""
+
+    blocks: int = 0
+    block_ps: int = 0
+
+
+SWAP_GIB = 4  # of the host's memory for each device: vLLM's `swap_space`
 
 
 class Plan(NamedTuple):
@@ -99,3 +176,9 @@ def vidur_blocks(
             remedy="raise --tp or --pp",
         )
     return Plan(slots * pp * (max_tokens // block), slots * pp)
+
+
+def host(model: Model, device: Device, *, tp: int, pp: int, block: int) -> Host:
+    """The host's room for swapped blocks. Every device moves its own part of a block, over its own link."""
+    share = block * model.kv_bytes_per_token(tp) / pp
+    return Host(int(SWAP_GIB * 2**30 // share), to_ps(share / device.host_bandwidth))

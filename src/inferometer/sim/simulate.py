@@ -24,11 +24,13 @@ from inferometer.sim import memory
 from inferometer.sim.cluster import Cluster, Door, Outcome
 from inferometer.sim.cost import HOST_S, Cost, Roofline, VidurTables
 from inferometer.sim.devices import Device, device
-from inferometer.sim.engine import Policy, Replica
+from inferometer.sim.engine import Replica
 from inferometer.sim.kernel import PS_PER_NS, to_ps
 from inferometer.sim.models import Model, model
+from inferometer.sim.prefix import PrefixPool, texts
 from inferometer.sim.routers import Router, router
-from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, system
+from inferometer.sim.step import Policy
+from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, policy
 from inferometer.spec import Spec
 from inferometer.timeline import ABSENT, Array, Ints, Timeline, build, offsets
 
@@ -68,6 +70,7 @@ class Built(NamedTuple):
     policy: Policy
     situation: Situation
     blocks: int
+    host: memory.Host
 
 
 class Window(NamedTuple):
@@ -125,7 +128,9 @@ def assemble(
     """What plays `plan`, ready to: the cluster, and the replicas in it."""
     served = serving(deployment, built, stretch=stretch)
     until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
-    return Cluster(*served, plan, until_ps=until_ps), served.replicas
+    shares = built.policy.caching or deployment.router == "prefix-affinity"
+    shared = texts(plan) if shares else None
+    return Cluster(*served, plan, until_ps=until_ps, texts=shared), served.replicas
 
 
 class Served(NamedTuple):
@@ -167,8 +172,10 @@ def resolve(deployment: Deployment, *, longest: int) -> Built:
     )  # Vidur's planner knows nothing of an override
     fit = blocks * limits.block_size // max_len if own else plan.requests
     situation = Situation(max_len, max(fit, 1), vidur)
-    policy = system(deployment.system)(limits, situation)
-    return Built(found, on, _cost(deployment, found, on), policy, situation, blocks)
+    runs = policy(deployment.system, limits, situation)
+    shape = {"tp": deployment.tp, "pp": deployment.pp, "block": limits.block_size}
+    host = memory.host(found, on, **shape)
+    return Built(found, on, _cost(deployment, found, on), runs, situation, blocks, host)
 
 
 def _pool(found: Model, on: Device, deployment: Deployment, max_len: int) -> memory.Plan:
@@ -198,8 +205,10 @@ def _cost(deployment: Deployment, found: Model, on: Device) -> Cost:
 
 
 def _replica(built: Built, deployment: Deployment, *, stretch: bool) -> Replica:
-    pool = memory.BlockPool(built.blocks, deployment.limits.block_size)
-    return Replica(built.policy, built.cost, pool, stages=deployment.pp, stretch=stretch)
+    kind = PrefixPool if built.policy.caching else memory.BlockPool
+    pool = kind(built.blocks, deployment.limits.block_size)
+    stages = deployment.pp
+    return Replica(built.policy, built.cost, pool, stages=stages, stretch=stretch, host=built.host)
 
 
 def _longest(plan: Plan) -> int:
@@ -295,14 +304,14 @@ def _manifest(
         notes.append(
             f"no kernel profiles of {built.device.name}: efficiencies of {built.device.borrowed}"
         )
-    policy = {name: getattr(built.policy, name) for name in built.policy.__dataclass_fields__}  # type: ignore[attr-defined]
+    runs = {name: getattr(built.policy, name) for name in built.policy.__dataclass_fields__}  # type: ignore[attr-defined]
     return Manifest(
         complete=True,
         world="simulated",
         spec={"deployment": msgspec.to_builtins(deployment)},
         target={
             "system": deployment.system,
-            "policy": policy,
+            "policy": runs,
             "num_blocks": built.blocks,
             "block_size": deployment.limits.block_size,
             "max_len": built.situation.max_len,

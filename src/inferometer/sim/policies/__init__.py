@@ -5,10 +5,10 @@ Rules, which the engine and a property test hold them to:
 2. It knows no time, and no output length: neither of them is in a `View`.
 3. It is steady: having answered "everybody decodes", it answers the same after any number of such iterations, until a
    request arrives or ends, or free blocks fall below what the decoders need next (plus its `spare`). Fast-forwarding
-   rests on this.
+   rests on this. Where it would not be so, the step says `once`.
 4. Every sequence that it names is resident and not in flight, or among the first that wait, in their order.
 
-What several share is here: `decode`, the decoders' turn, with preemption where blocks run out.
+What several share is here: `decode_room`, the decoders' turn, with preemption where blocks run out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from inferometer.sim.engine import DECODE, Seq, Step, View
+from inferometer.sim.seqs import Seq
+from inferometer.sim.step import DECODE, Step, View
 
 
 class Room(NamedTuple):
@@ -46,7 +47,7 @@ def decode_room(view: View, limit: int, spare: int, *, by_arrival: bool) -> Room
 
 
 def _squeezed(view: View, queue: deque[Seq], limit: int, spare: int) -> Room:
-    decoders, free = view.decoders, view.pool.free
+    decoders, free, look = view.decoders, view.pool.free, view.pool.look()
     kept: list[Seq] = []
     victims: list[Seq] = []
     while queue and len(kept) < limit:
@@ -57,7 +58,7 @@ def _squeezed(view: View, queue: deque[Seq], limit: int, spare: int) -> Room:
         while free < max(need, spare):
             victim = queue.pop() if queue else seq
             victims.append(victim)
-            free += decoders.held(victim) if victim.cohort else victim.blocks
+            free += look.lose(victim, decoders.held(victim) if victim.cohort else victim.blocks)
             if victim is seq:
                 break
         else:

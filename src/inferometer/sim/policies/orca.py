@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 
-from inferometer.sim.engine import Chunk, Step, View
 from inferometer.sim.policies import ceil_div, decode_room, step_of
+from inferometer.sim.step import Chunk, Step, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Orca:
     paged: bool = False
     spare: int = 0
     keeps_prompt: bool = True
+    caching: bool = False
     longest_prompt: int | None = None
 
     def plan(self, view: View) -> Step | None:

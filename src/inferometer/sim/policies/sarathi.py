@@ -5,15 +5,22 @@ to unfinished prefills, then to the queue's head, chunk by chunk. So a decode is
 of an iteration is bounded by the budget. A prompt's blocks are all reserved when its first chunk is admitted; where
 blocks run out, the last resident recomputes. As decodes come first, `chunk` or more of them starve the prefills.
 Defaults: chunk 512 (the paper's strict SLO), 128 sequences, watermark 1 %. Oracle information: none.
+
+Its ablations (the paper's table 4; the turns of chunked-only are those of its artifact's simple chunking scheduler):
+    hybrid only    `chunked=False`: whole prompts join the decodes, without a budget (Orca's batches on paged memory)
+    chunked only   `hybrid=False`: chunks and decodes take turns; a turn of chunks goes on with what is unfinished, or
+                   else begins anew
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from itertools import chain
 
-from inferometer.sim.engine import Chunk, Seq, Step, View
 from inferometer.sim.policies import Room, ceil_div, decode_room, step_of
+from inferometer.sim.seqs import Seq
+from inferometer.sim.step import Chunk, Step, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,9 @@ class Sarathi:
     watermark: float = 0.01
     spare: int = 0
     keeps_prompt: bool = True
+    caching: bool = False
+    chunked: bool = True
+    hybrid: bool = True
     longest_prompt: int | None = None
     name: str = "sarathi-serve"
     fifo: bool = True
@@ -32,13 +42,15 @@ class Sarathi:
 
     def plan(self, view: View) -> Step | None:
         """Decoders, then unfinished prefills, then new requests."""
+        if not self.hybrid:
+            return self._turn(view)
         most = self.max_batch // view.stages
         room = Room(0, [], [], view.pool.free)
         if view.decoders.members:
             room = decode_room(view, most, self.spare, by_arrival=False)
         if not (view.waiting or view.prefilling or room.preempt):
             return step_of(room)
-        budget = self.chunk - room.decoding
+        budget = self._budget - room.decoding
         most -= room.decoding
         chunks: list[Chunk] = []
         if view.prefilling:
@@ -49,6 +61,26 @@ class Sarathi:
         if not (chunks or room.decoding or room.preempt):
             return None
         return Step(chunks, bool(room.decoding), room.part, room.preempt)
+
+    @property
+    def _budget(self) -> int:
+        """Tokens of an iteration."""
+        return self.chunk if self.chunked else sys.maxsize
+
+    def _turn(self, view: View) -> Step | None:
+        """Prefills after decodes, decodes after prefills; who has nothing to do passes."""
+        decoders, most = view.decoders.members, self.max_batch // view.stages
+        if not (decoders and view.prefilled):
+            chunks = self._resume(view, [], most, self._budget)
+            if not chunks:
+                idle = Room(0, [], [], view.pool.free)
+                chunks = self._admit(view, idle, most, self._budget)
+            if chunks:
+                return Step(chunks)
+        if not decoders:
+            return None
+        step = step_of(decode_room(view, most, self.spare, by_arrival=False))
+        return step._replace(once=view.prefilled) if step else None
 
     def _resume(self, view: View, preempted: list[Seq], most: int, budget: int) -> list[Chunk]:
         chunks: list[Chunk] = []

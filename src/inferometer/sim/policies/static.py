@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 
-from inferometer.sim.engine import DECODE, Chunk, Step, View
 from inferometer.sim.policies import ceil_div
+from inferometer.sim.step import DECODE, Chunk, Step, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Static:
     paged: bool = False
     spare: int = 0
     keeps_prompt: bool = True
+    caching: bool = False
     longest_prompt: int | None = None
 
     def plan(self, view: View) -> Step | None:

@@ -3,16 +3,17 @@
 Every iteration may compute `max_tokens` tokens of at most `max_batch` sequences: first one for each decoder, then
 unfinished prefills, then the queue's head, each as much of its prompt as the budget holds. Unlike Sarathi-Serve, blocks
 are taken chunk by chunk, and there is no watermark. Where blocks run out, the last resident recomputes, and nothing new
-is admitted in that iteration. Deviations: prefix caching is not modelled (V1 has it on by default; without shared
-prompts it changes nothing). Oracle information: none.
+is admitted in that iteration. What the prefix cache has of a new prompt is neither computed nor counted in the budget;
+`caching` is on by default, as in V1. Oracle information: none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inferometer.sim.engine import Chunk, Seq, Step, View
 from inferometer.sim.policies import Room, ceil_div, decode_room, step_of
+from inferometer.sim.seqs import Seq
+from inferometer.sim.step import Chunk, Step, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class VllmV1:
     max_tokens: int = 2048
     spare: int = 0
     keeps_prompt: bool = True
+    caching: bool = True
     longest_prompt: int | None = None
     name: str = "vllm-v1"
     fifo: bool = True
@@ -57,15 +59,23 @@ class VllmV1:
 
     def _admit(self, view: View, free: int, budget: int, resumed: list[Chunk]) -> list[Chunk]:
         chunks: list[Chunk] = []
-        free -= sum(chunk.blocks - chunk.seq.blocks for chunk in resumed)
-        budget -= sum(chunk.tokens for chunk in resumed)
-        for seq in view.waiting:
-            chunk = _chunk(view, seq, free, budget)
-            if chunk is None or view.resident + len(chunks) >= self.max_batch:
-                break
-            free -= chunk.blocks
+        look, block = view.pool.look(), view.pool.block
+        for chunk in resumed:
+            free -= chunk.blocks - chunk.seq.blocks
             budget -= chunk.tokens
-            chunks.append(chunk)
+            look.add(chunk.seq, chunk.seq.done + chunk.tokens)
+        for seq in view.waiting:
+            cached, idle = look.hit(seq)
+            tokens = min(seq.prompt - cached * block, budget)
+            blocks = ceil_div(cached * block + tokens, block)
+            taken = blocks - cached + idle
+            full = view.resident + len(chunks) >= self.max_batch
+            if full or tokens <= 0 or taken > free:
+                break
+            chunks.append(Chunk(seq, tokens, blocks, cached))
+            look.add(seq, cached * block + tokens)
+            free -= taken
+            budget -= tokens
         return chunks
 
     def _unlock(self, view: View) -> Step | None:
