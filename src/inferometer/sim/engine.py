@@ -244,8 +244,11 @@ class Replica:
 
     def _begin(self, step: Step, now_ps: int, horizon_ps: int | None) -> None:
         """Apply a step. Who leaves goes first, then hits in the prefix cache are pinned, then room is taken."""
-        steady = step.steady
-        moved = 0 if steady else self._made_room(step)
+        moved = 0
+        if step.preempt or step.swap_out or step.swap_in:
+            moved = self._made_room(step)
+        if step.prefill and self._cache is not None:
+            self._pin(step.prefill, self._cache)
         cohort = self._picked(step.part) if step.decode else None
         if cohort is not None:
             self.pool.take(cohort.needs())
@@ -255,7 +258,7 @@ class Replica:
         if cohort is None and not step.prefill:
             return  # nothing but preemptions: the policy is asked again
         note = self._note(step.prefill, cohort) if self._log is not None else None
-        if steady and cohort is not None and self._stretch:
+        if cohort is not None and self._stretch and step.steady:
             ends = self._run_of(cohort, now_ps, horizon_ps)
         else:
             ends = [self._through(step.prefill, cohort, now_ps, moved)]
@@ -264,15 +267,17 @@ class Replica:
         self._flights.append(Flight(step.prefill, cohort, ends, note))
 
     def _made_room(self, step: Step) -> int:
-        """Preempt, swap, and pin what the newly admitted find in the cache; how long the host's link takes [ps]."""
+        """Preempt and swap; how long the host's link takes [ps]."""
         for seq in step.preempt:
             self._preempt(seq)
         moved = sum(map(self._swap_out, step.swap_out)) + sum(map(self._swap_in, step.swap_in))
-        if self._cache is not None:
-            for chunk in step.prefill:
-                if chunk.cached and not chunk.seq.done:
-                    self._cache.pin(chunk.seq)
         return moved * self._host.block_ps
+
+    def _pin(self, chunks: Sequence[Chunk], cache: PrefixPool) -> None:
+        """Hold what the newly admitted find in the cache, before anybody takes room."""
+        for chunk in chunks:
+            if chunk.cached and not chunk.seq.done:
+                cache.pin(chunk.seq)
 
     def _picked(self, part: Sequence[Seq]) -> Cohort | None:
         """The cohort that decodes; in a pipeline it is out of the pool of decoders while it is in flight."""

@@ -36,7 +36,7 @@ class Step(NamedTuple):
     @property
     def steady(self) -> bool:
         """Whether it is nothing but "everybody decodes", and so will be the next (rule 3 of `policies`)."""
-        return self.decode and not (self.prefill or any(self[2:]))
+        return self is DECODE or (self.decode and not (self.prefill or any(self[2:])))
 
 
 DECODE = Step(decode=True)
