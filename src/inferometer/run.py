@@ -4,6 +4,7 @@
     RUN/plan.parquet       the plan's columns
     RUN/timeline.parquet   one row per request, chunks as lists
     RUN/telemetry.parquet  optional: t_ns, source, name, labels, value
+    RUN/iterations.parquet optional, of a simulation: one row per iteration and pipeline stage
     RUN/shard-*.parquet    only while running, or after a crash: parts of the timeline
 
 Files appear whole or not at all (written beside, then renamed) and are readable by their owner only.
@@ -15,11 +16,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -288,25 +289,59 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 
 def _write_tables(tables: Iterable[pa.Table], path: Path) -> None:
+    with _file(path) as write:
+        for table in tables:
+            write(table)
+
+
+@contextmanager
+def columns_file(path: Path) -> Iterator[Callable[[Mapping[str, Array]], None]]:
+    """What to call with one part after the other of a table of equally long columns; the file is there at the end."""
+    import pyarrow as pa
+
+    with _file(path) as write:
+        yield lambda columns: write(
+            pa.table({name: pa.array(column) for name, column in columns.items()})
+        )
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """What to call with each part of a Parquet file, which appears when all are written; without parts there is none."""
     import pyarrow.parquet as pq
 
-    remaining = iter(tables)
-    first = next(remaining)
-    packed = {"chunk_ns.list.element": "DELTA_BINARY_PACKED"}
-    packed = packed if "chunk_ns" in first.column_names else {}
-    options = {
-        "compression": "zstd",
-        "use_dictionary": [leaf for leaf in _leaves(first) if leaf not in packed],
-        "column_encoding": packed or None,
-    }
     beside = path.with_name(path.name + ".part")
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        with pq.ParquetWriter(file, first.schema, **options) as writer:
-            for table in chain([first], remaining):
-                writer.write_table(table)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    with ExitStack() as open_:
+        writers: list[Any] = []
+
+        def write(table: pa.Table) -> None:
+            if not writers:
+                descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                file = open_.enter_context(os.fdopen(descriptor, "wb"))
+                open_.callback(_sync, file)
+                writers.append(
+                    open_.enter_context(pq.ParquetWriter(file, table.schema, **_packing(table)))
+                )
+            writers[0].write_table(table)
+
+        yield write
+    if writers:
+        beside.replace(path)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _packing(table: pa.Table) -> dict[str, Any]:
+    """How a table is compressed: times as differences, the rest by dictionaries."""
+    delta = {"chunk_ns.list.element", "start_ns"}.intersection(_leaves(table))
+    return {
+        "compression": "zstd",
+        "use_dictionary": [leaf for leaf in _leaves(table) if leaf not in delta],
+        "column_encoding": dict.fromkeys(delta, "DELTA_BINARY_PACKED") or None,
+    }
 
 
 def _leaves(table: pa.Table) -> list[str]:

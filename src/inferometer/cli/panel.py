@@ -73,6 +73,22 @@ def tell(browser: Live, p: Progress, duration_s: float | None) -> None:
     browser.tell(figures, words, completed(p, duration_s))
 
 
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """What to call with a count out of `total` while inside; None where nobody is looking."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
 def panel(
     progress: Progress, duration_s: float | None, console: Console, seen: Iterable[Progress] = ()
 ) -> RenderableType:

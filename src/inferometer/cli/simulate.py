@@ -59,6 +59,7 @@ OPTIONS = (
         opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms'"),
         opt("-o, --out RUN", "The run directory.  [runs/TIME-SYSTEM]"),
         json_option(),
+        rare("--iterations", "Also write what every iteration did: iterations.parquet."),
         rare("--quiet", "Print nothing but the run directory."),
     ),
 )
@@ -80,14 +81,19 @@ def command(**options: Any) -> int:
 
 def _simulated(asked: WorkloadSpec, served: Deployment, options: dict[str, Any]) -> Run:
     """The run, kept in its folder."""
+    from inferometer.cli.panel import counting
     from inferometer.search import arms
     from inferometer.sim import Window
     from inferometer.workload import make_plan
 
+    plan = make_plan(asked)
     spec = {"workload": msgspec.to_builtins(asked), "slo": options["slo"]}
     window = Window(asked.duration_s, options["warmup_s"])
-    arm = arms.simulated(served, window=window, asked=spec)
-    return arm(make_plan(asked), asked.seed, Path(options["out"] or _folder(served.system)))
+    with counting("served", len(plan)) as told:
+        arm = arms.simulated(
+            served, window=window, asked=spec, iterations=options["iterations"], told=told
+        )
+        return arm(plan, asked.seed, Path(options["out"] or _folder(served.system)))
 
 
 def _folder(name: str) -> str:

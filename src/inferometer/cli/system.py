@@ -15,7 +15,7 @@ from inferometer.errors import UserError
 if TYPE_CHECKING:
     from inferometer.sim import Deployment
 
-NAMES = "static, orca, vllm (2023), sarathi-serve, vllm-v1."
+NAMES = "static, orca, vllm (2023), sarathi-serve[-chunked-only, -hybrid-only], vllm-v1."
 
 
 # fmt: off
@@ -26,7 +26,7 @@ def details() -> tuple[Option, ...]:
         opt("--tp N", "Tensor parallelism.  [1]", AT_LEAST_1, default=1),
         rare("--pp N", "Pipeline parallelism.  [1]", AT_LEAST_1, default=1),
         opt("--replicas N", "Copies of all that.  [1]", AT_LEAST_1, default=1),
-        rare("--router NAME", "round-robin, random, least-outstanding, least-queued, power-of-two.  [round-robin]", default="round-robin"),
+        rare("--router NAME", "round-robin, random, power-of-two, least-outstanding, session-affinity, prefix-affinity, ...  [round-robin]", default="round-robin"),
         rare("--cost MODEL", "roofline, or vidur:TABLES.npz.  [roofline]", default="roofline"),
         rare("--compat WHOM", "vidur: its memory, limits and quirks.", click.Choice(["vidur"])),
         rare("--num-blocks N", "KV blocks per replica.  [by memory]", AT_LEAST_1),
@@ -35,6 +35,8 @@ def details() -> tuple[Option, ...]:
         rare("--max-batched-tokens N", "Tokens per iteration.  [the system's]", AT_LEAST_1),
         rare("--chunk N", "Sarathi-Serve's token budget.  [512]", AT_LEAST_1),
         rare("--max-len N", "Tokens of the longest request.  [by trace and model]", AT_LEAST_1),
+        rare("--preemption HOW", "recompute, or swap over the host's link (vllm).  [recompute]", click.Choice(["recompute", "swap"])),
+        rare("--no-prefix-caching", "Compute every prompt in full (vllm-v1).", to="prefix_caching", flag_value=False, default=None),
         rare("--host-time TIME", "The host's share of an iteration.  [1ms]", DURATION_OR_0, to="host_s", default="1ms"),
         rare("--utilization X", "Share of memory that may be used.  [0.9]", ABOVE_0, default=0.9),
     )

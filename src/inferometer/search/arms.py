@@ -5,7 +5,7 @@ Repeats, randomized blocks, prefill ladders and studies run arms, and cannot tel
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from inferometer.load.fleet import Watch, measure
 from inferometer.load.options import Drive
 from inferometer.load.preflight import Found
 from inferometer.plan import Plan
-from inferometer.run import Run, write_run
+from inferometer.run import Run, load_run, write_manifest
 from inferometer.search.repeats import Arm
-from inferometer.sim import Deployment, Window, simulate
+from inferometer.sim import Deployment, Window, simulate_into
 from inferometer.sim.simulate import WHOLE
 from inferometer.workload import fidelity
 
@@ -38,15 +38,22 @@ def measured(
 
 
 def simulated(
-    deployment: Deployment, *, window: Window = WHOLE, asked: dict[str, Any] | None = None
+    deployment: Deployment,
+    *,
+    window: Window = WHOLE,
+    asked: dict[str, Any] | None = None,
+    iterations: bool = False,
+    told: Callable[[int], None] | None = None,
 ) -> Arm:
-    """A simulated system; `window` says what is warm-up and when no more is sent."""
+    """A simulated system; `window` says what is warm-up and when no more is sent, the rest is `simulate_into`'s."""
 
     def arm(plan: Plan, seed: int, folder: Path) -> Run:
-        run = simulate(plan, deployment, window=window)
+        spec = _seeded(asked, seed)
+        how = {"window": window, "iterations": iterations, "spec": spec, "told": told}
+        run = load_run(simulate_into(plan, deployment, folder, **how))
         run.manifest.workload["fidelity"] = fidelity(plan, run.timeline).to_dict()
-        run.manifest.spec |= _seeded(asked, seed)
-        return replace(run, path=write_run(run, folder))
+        write_manifest(run.manifest, folder, complete=True)
+        return run
 
     return arm
 

@@ -32,7 +32,7 @@ class Outcome:
     scheduled: list[int]
     ended: list[int]
     replica: list[int]
-    cached: list[int]  # prompt tokens found in the prefix cache
+    cached: list[int]  # prompt tokens found in the prefix cache; -1 where there is none
     stamps: list[bytes]
     reason: dict[int, str] = field(default_factory=dict)  # of those that were dropped
 
@@ -60,7 +60,8 @@ class Cluster:
         self._expected = NEVER  # when the next rows are released
         self._kernel = Kernel()
         never = [-1] * rows
-        self.outcome = Outcome(never, never[:], never[:], never[:], [0] * rows, [b""] * rows)
+        empty = [b""] * rows
+        self.outcome = Outcome(never, never[:], never[:], never[:], never[:], empty)
 
     @property
     def exhausted(self) -> bool:

@@ -317,7 +317,8 @@ class Replica:
         if seq.blocks != chunk.cached:
             raise AssertionError(f"{seq.blocks} blocks are cached, {chunk.cached} were planned")
         if seq.scheduled_ps is None:
-            seq.scheduled_ps, seq.cached = now_ps, seq.done
+            seq.scheduled_ps = now_ps
+            seq.cached = seq.done if self._cache is not None else -1
 
     def _preempt(self, seq: Seq) -> None:
         """Recompute: give up all memory, go to the queue's head, and prefill what is known by then."""

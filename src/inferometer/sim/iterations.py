@@ -1,13 +1,13 @@
 """What every iteration did: the optional `iterations.parquet` of a run, as columns.
 
 The engine notes a flight as it ends; a stretch of k fast-forwarded iterations is one note, expanded here by array
-arithmetic into the k rows that stepping would have given. Rows are in the order in which iterations end on their replica;
-whoever writes them takes them away in parts, so that memory stays bounded.
+arithmetic into the k rows that stepping would have given. Of one replica, rows are in the order in which its iterations
+end. They are handed on in parts while the simulation runs, so that memory stays bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ COLUMNS: dict[str, tuple[Any, str]] = {
 }
 
 
+PART_ROWS = 1 << 16
+
+
 class Note(NamedTuple):
     """A flight as it began: who is in it, what memory looked like, and on which stages it runs [(start, end)] [ps]."""
 
@@ -45,14 +48,13 @@ class Note(NamedTuple):
 
 
 class IterationLog:
-    """The iterations of all replicas of a run that have not been taken yet."""
+    """The iterations of all replicas of a run; `put` gets them as columns, some `PART_ROWS` at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, put: Callable[[dict[str, Ints]], None]) -> None:
+        self._put = put
         self._rows: list[tuple[int, ...]] = []
         self._parts: list[Ints] = []
-
-    def __len__(self) -> int:
-        return len(self._rows) + sum(map(len, self._parts))
+        self._settled = 0
 
     def one(self, replica: int, note: Note, total: int) -> None:
         """An iteration, on every stage; `total` KV blocks there are."""
@@ -67,6 +69,8 @@ class IterationLog:
                     note.decoders, batch, note.used, note.cached, free, note.preemptions,
                 )
             )  # fmt: skip
+        if len(self._rows) >= PART_ROWS:
+            self.flush()
 
     def run(self, replica: int, note: Note, total: int, ends: list[int], kv: Ints) -> None:
         """A stretch that ended at `ends` [k] [ps]; `kv`: its (used, cached) blocks [2, k]."""
@@ -80,21 +84,29 @@ class IterationLog:
         part[0, 11] = note.preemptions
         self._settle()
         self._parts.append(part)
+        self._settled += len(part)
+        if self._settled >= PART_ROWS:
+            self.flush()
 
-    def take(self) -> dict[str, Ints]:
-        """All columns so far [rows]; the log is empty then."""
+    def flush(self) -> None:
+        """Hand on what is there, at the end also an empty table."""
         self._settle()
-        table = np.concatenate(self._parts) if self._parts else np.zeros((0, len(COLUMNS)), int)
-        self._parts = []
-        return {
-            name: table[:, place].astype(kind)
-            for place, (name, (kind, _)) in enumerate(COLUMNS.items())
-        }
+        table = np.concatenate([np.zeros((0, len(COLUMNS)), dtype=np.int64), *self._parts])
+        self._parts, self._settled = [], 0
+        self._put(_columns(table))
 
     def _settle(self) -> None:
         if self._rows:
             self._parts.append(np.array(self._rows, dtype=np.int64))
+            self._settled += len(self._rows)
             self._rows = []
+
+
+def _columns(table: Ints) -> dict[str, Ints]:
+    return {
+        name: table[:, place].astype(kind)
+        for place, (name, (kind, _)) in enumerate(COLUMNS.items())
+    }
 
 
 def _ns(time_ps: int) -> int:

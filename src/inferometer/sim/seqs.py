@@ -58,7 +58,9 @@ class Seq:
         self.left = output
         self.text = text  # what its prompt is, if others may have the same
         self.leaf: Node | None = None  # up to which the prefix cache knows its blocks
-        self.cached = 0  # tokens that it found there when it was first scheduled
+        self.cached = (
+            -1
+        )  # tokens that it found there when it was first scheduled; -1: nobody looked
         self.done = self.blocks = 0
         self.skipped = False  # resident, its prefill unfinished, and left out of the last step
         self.restarts = 0

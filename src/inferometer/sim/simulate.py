@@ -7,10 +7,12 @@ Times are exact: every token has its own chunk, stamped when its iteration ended
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,12 +21,21 @@ from inferometer.agenda import NEVER, RAN_OUT
 from inferometer.clock import SECOND
 from inferometer.errors import UserError
 from inferometer.plan import Plan
-from inferometer.run import Manifest, Run, create, write_manifest, write_parts, write_plan
+from inferometer.run import (
+    Manifest,
+    Run,
+    columns_file,
+    create,
+    write_manifest,
+    write_parts,
+    write_plan,
+)
 from inferometer.sim import memory
 from inferometer.sim.cluster import Cluster, Door, Outcome
 from inferometer.sim.cost import HOST_S, Cost, Roofline, VidurTables
 from inferometer.sim.devices import Device, device
 from inferometer.sim.engine import Replica
+from inferometer.sim.iterations import IterationLog
 from inferometer.sim.kernel import PS_PER_NS, to_ps
 from inferometer.sim.models import Model, model
 from inferometer.sim.prefix import PrefixPool, texts
@@ -32,9 +43,10 @@ from inferometer.sim.routers import Router, router
 from inferometer.sim.step import Policy
 from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, policy
 from inferometer.spec import Spec
-from inferometer.timeline import ABSENT, Array, Ints, Timeline, build, offsets
+from inferometer.timeline import ABSENT, Array, Ints, Timeline, absent, build, offsets
 
 PART_ROWS = 10_000
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Deployment(Spec, frozen=True):
@@ -103,15 +115,32 @@ def simulate_into(
     *,
     window: Window = WHOLE,
     rows: int = PART_ROWS,
+    iterations: bool = False,
+    spec: Mapping[str, Any] = NOTHING,
+    told: Callable[[int], None] | None = None,
 ) -> Path:
-    """The same, written to a run directory while it runs, `rows` at a time: token times never are in memory as a whole."""
+    """The same, written to a run directory while it runs, `rows` at a time: token times never are in memory as a whole.
+
+    `iterations`: also `iterations.parquet`. `spec`: what was asked besides, for the manifest. `told`: is called with how
+    many rows of the plan are over, now and then.
+    """
     built = resolve(deployment, longest=_longest(plan))
-    cluster, replicas = assemble(plan, deployment, built, window=window)
-    path = create(folder)
-    write_manifest(_manifest(plan, deployment, built, replicas), path, complete=False)
-    write_plan(plan, path)
-    write_parts(_parts(plan, cluster, rows, window), path / "timeline.parquet")
+    with ExitStack() as files:
+        path, log = Path(folder), None
+        if iterations:
+            log = IterationLog(files.enter_context(columns_file(path / "iterations.parquet")))
+        cluster, replicas = assemble(plan, deployment, built, window=window, log=log)
+        create(folder)
+        manifest = _manifest(plan, deployment, built, replicas)
+        manifest.spec |= spec
+        write_manifest(manifest, path, complete=False)
+        write_plan(plan, path)
+        parts = _parts(plan, cluster, rows, window, told)
+        write_parts(parts, path / "timeline.parquet")
+        if log is not None:
+            log.flush()
     manifest = _manifest(plan, deployment, built, replicas)
+    manifest.spec |= spec
     manifest.notes += _remarks(cluster, window)
     write_manifest(manifest, path, complete=True)
     return path
@@ -124,9 +153,10 @@ def assemble(
     *,
     window: Window = WHOLE,
     stretch: bool = True,
+    log: IterationLog | None = None,
 ) -> tuple[Cluster, list[Replica]]:
     """What plays `plan`, ready to: the cluster, and the replicas in it."""
-    served = serving(deployment, built, stretch=stretch)
+    served = serving(deployment, built, stretch=stretch, log=log)
     until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
     shares = built.policy.caching or deployment.router == "prefix-affinity"
     shared = texts(plan) if shares else None
@@ -141,9 +171,24 @@ class Served(NamedTuple):
     door: Door
 
 
-def serving(deployment: Deployment, built: Built, *, stretch: bool) -> Served:
+def serving(
+    deployment: Deployment, built: Built, *, stretch: bool, log: IterationLog | None = None
+) -> Served:
     """The replicas of a deployment, their router and their door."""
-    replicas = [_replica(built, deployment, stretch=stretch) for _ in range(deployment.replicas)]
+    kind = PrefixPool if built.policy.caching else memory.BlockPool
+    replicas = [
+        Replica(
+            built.policy,
+            built.cost,
+            kind(built.blocks, deployment.limits.block_size),
+            stages=deployment.pp,
+            stretch=stretch,
+            host=built.host,
+            log=log,
+            index=index,
+        )
+        for index in range(deployment.replicas)
+    ]
     name = deployment.router
     if deployment.compat == "vidur" and name == "least-outstanding":
         name = "least-queued"
@@ -151,9 +196,17 @@ def serving(deployment: Deployment, built: Built, *, stretch: bool) -> Served:
     return Served(replicas, route, _door(built, deployment.limits.block_size))
 
 
-def _parts(plan: Plan, cluster: Cluster, rows: int, window: Window) -> Iterator[Timeline]:
+def _parts(
+    plan: Plan,
+    cluster: Cluster,
+    rows: int,
+    window: Window,
+    told: Callable[[int], None] | None,
+) -> Iterator[Timeline]:
     """The timeline in the plan's order; the stamps of a part are forgotten once it is taken."""
     for part in cluster.parts(rows):
+        if told is not None:
+            told(part.stop)
         yield _timeline(plan, cluster.outcome, part, window)
         for row in part:
             cluster.outcome.stamps[row] = b""
@@ -204,13 +257,6 @@ def _cost(deployment: Deployment, found: Model, on: Device) -> Cost:
     )
 
 
-def _replica(built: Built, deployment: Deployment, *, stretch: bool) -> Replica:
-    kind = PrefixPool if built.policy.caching else memory.BlockPool
-    pool = kind(built.blocks, deployment.limits.block_size)
-    stages = deployment.pp
-    return Replica(built.policy, built.cost, pool, stages=stages, stretch=stretch, host=built.host)
-
-
 def _longest(plan: Plan) -> int:
     return int((plan.prompt_tokens.astype(np.int64) + plan.output_tokens).max()) if len(plan) else 1
 
@@ -251,6 +297,7 @@ def _timeline(plan: Plan, outcome: Outcome, rows: range, window: Window) -> Time
     first = np.full(len(rows), ABSENT)
     first[some] = chunk_ns[offset[:-1][some]]
     intended = _ns(outcome.intended[part])
+    cached = np.array(outcome.cached[part], dtype=np.int64)
     whole = build(
         len(rows),
         request_id=plan.request_id[part],
@@ -267,6 +314,7 @@ def _timeline(plan: Plan, outcome: Outcome, rows: range, window: Window) -> Time
         output_tokens=counts.astype(np.int32),
         token_source="simulated",  # noqa: S106
         finish_reason=_either(dropped, None, "length"),
+        cached_tokens=np.where(cached < 0, absent(np.int32), cached),
         scheduled_ns=_ns(outcome.scheduled[part]),
         phase=_either(intended < window.warmup_s * SECOND, "warmup", "measure"),
         chunk_offset=offset,
@@ -317,6 +365,7 @@ def _manifest(
             "max_len": built.situation.max_len,
             "iterations": sum(replica.iterations for replica in replicas),
             "preemptions": sum(replica.preemptions for replica in replicas),
+            "swaps": sum(replica.swaps for replica in replicas),
             "cost": built.cost.described(),
             "device": {"name": built.device.name, "source": built.device.source},
         },
