@@ -86,7 +86,7 @@ def _simulated(asked: WorkloadSpec, served: Deployment, options: dict[str, Any])
     from inferometer.sim import Window
     from inferometer.workload import make_plan
 
-    plan = make_plan(asked)
+    plan = make_plan(_careful(asked))
     spec = {"workload": msgspec.to_builtins(asked), "slo": options["slo"]}
     window = Window(asked.duration_s, options["warmup_s"])
     with counting("served", len(plan)) as told:
@@ -94,6 +94,22 @@ def _simulated(asked: WorkloadSpec, served: Deployment, options: dict[str, Any])
             served, window=window, asked=spec, iterations=options["iterations"], told=told
         )
         return arm(plan, asked.seed, Path(options["out"] or _folder(served.system)))
+
+
+def _careful(asked: WorkloadSpec) -> WorkloadSpec:
+    """The same workload, whose trace is refused where a good part of it cannot be served: the file is all there is."""
+    from inferometer.workload.replay import Replay
+
+    trace = asked.trace
+    if trace is None:
+        return asked
+    replay = Replay(trace) if isinstance(trace, str) else trace
+    return msgspec.structs.replace(asked, trace=msgspec.structs.replace(replay, usable=USABLE))
+
+
+USABLE = (
+    0.95  # of a trace's rows: production traces have some without output, a broken file has many
+)
 
 
 def _folder(name: str) -> str:

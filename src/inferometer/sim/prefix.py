@@ -62,8 +62,8 @@ class Text:
 class Texts:
     """The texts of a plan's rows.
 
-    Where a later turn's prompt is all that was said before it (`prompts`: it begins with all blocks of the row that it
-    waits for, and is longer than that row's prompt and output), it says what that row's output will have been.
+    Where a later turn's prompt is all that was said before it (it begins with all blocks of the turn before, and is longer
+    than that one's prompt and output; `workload.prompts` has the same rule), it says what that output will have been.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -89,10 +89,11 @@ def texts(plan: Plan) -> Texts | None:
 def _continued(plan: Plan) -> Ints:
     """For each row the first one whose prompt goes on where this row's output ends; -1: none [R]."""
     out = np.full(len(plan), -1, dtype=np.int64)
-    child = np.flatnonzero(np.diff(plan.parent_offset) > 0)
+    before = _before(plan)
+    child = np.flatnonzero(before >= 0)
     if not len(child):
         return out
-    parent = plan.parent_row[plan.parent_offset[child]]
+    parent = before[child]
     counts = np.diff(plan.block_offset)
     known = plan.prompt_tokens[parent].astype(np.int64) + plan.output_tokens[parent]
     fits = (counts[parent] > 0) & (counts[child] >= counts[parent])
@@ -106,6 +107,19 @@ def _continued(plan: Plan) -> Ints:
     differ = np.bincount(owner, weights=theirs != mine, minlength=len(child))
     child, parent = child[differ == 0], parent[differ == 0]
     out[parent[::-1]] = child[::-1]  # the first child is written last
+    return out
+
+
+def _before(plan: Plan) -> Ints:
+    """The turn before each row [R]: the first that it waits for, else the one before it in its session; -1: none."""
+    out = np.full(len(plan), -1, dtype=np.int64)
+    last: dict[str, int] = {}
+    for row, session in enumerate(plan.session_id.tolist()):
+        if session is not None:
+            out[row] = last.get(session, -1)
+            last[session] = row
+    child = np.flatnonzero(np.diff(plan.parent_offset) > 0)
+    out[child] = plan.parent_row[plan.parent_offset[child]]
     return out
 
 

@@ -157,6 +157,7 @@ def assemble(
 ) -> tuple[Cluster, list[Replica]]:
     """What plays `plan`, ready to: the cluster, and the replicas in it."""
     served = serving(deployment, built, stretch=stretch, log=log)
+    _somebody(plan, served.door)
     until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
     shares = built.policy.caching or deployment.router == "prefix-affinity"
     shared = texts(plan) if shares else None
@@ -196,6 +197,15 @@ def serving(
     return Served(replicas, route, _door(built, deployment.limits.block_size))
 
 
+def _somebody(plan: Plan, door: Door) -> None:
+    """A UserError where a plan's requests are turned away, all of them."""
+    pairs = zip(plan.prompt_tokens.tolist(), plan.output_tokens.tolist(), strict=True)
+    reasons = (door(prompt, output) for prompt, output in pairs)
+    first = next(reasons, None)
+    if first is not None and all(reasons):
+        raise UserError(f"none of the {len(plan):,} requests can be served: the first: {first}")
+
+
 def _parts(
     plan: Plan,
     cluster: Cluster,
@@ -217,6 +227,12 @@ def resolve(deployment: Deployment, *, longest: int) -> Built:
     found, on, limits = model(deployment.model), device(deployment.device), deployment.limits
     found.check_parallel(deployment.tp, deployment.pp)
     vidur = deployment.compat == "vidur"
+    if limits.max_len and limits.max_len > found.context and not vidur:
+        raise UserError(
+            f"{found.name} was made for {found.context} tokens, not {limits.max_len}",
+            where="--max-len",
+            remedy="leave it out",
+        )
     max_len = limits.max_len or (VIDUR_MAX_LEN if vidur else min(found.context, max(4096, longest)))
     plan = _pool(found, on, deployment, max_len)
     blocks = limits.num_blocks or plan.blocks

@@ -115,6 +115,7 @@ def _parts_of(content: Content, weight: float, prefix: tuple[Any, ...]) -> list[
 def _with_trace(part: Part, asked: Arrivals | None) -> Part:
     replay = part.replay
     trace = replay.read()
+    _usable(trace, part.content, replay.usable)
     whole = units(trace, closed=replay.sessions == "closed" or not _natural(asked))
     part = replace(part, trace=trace, units=whole, app=part.content.app or trace.app)
     part = replace(part, notes=_trace_notes(trace))
@@ -134,6 +135,22 @@ def _with_trace(part: Part, asked: Arrivals | None) -> Part:
         content = msgspec.structs.replace(part.content, trace=scaled)
         return replace(part, content=content)
     return part
+
+
+def _usable(trace: Trace, content: Content, least: float) -> None:
+    """A UserError where less than that share of a trace's rows can be sent: then it is broken, and not just noisy."""
+    lost = {"cannot be read": trace.problems.rows}
+    for name in ("prompt_tokens", "output_tokens"):
+        if getattr(content, name) is None:
+            lost[f"have {name} of 0"] = int(np.count_nonzero(getattr(trace, name) < 1))
+    total = len(trace) + trace.problems.rows
+    if sum(lost.values()) > (1.0 - least) * total:
+        told = ", ".join(f"{count:,} {what}" for what, count in lost.items() if count)
+        first = f" (first: {trace.problems.first[0]})" if trace.problems.rows else ""
+        raise UserError(f"of {total:,} rows {told}{first}", where=trace.source, remedy=_MEND)
+
+
+_MEND = "mend the file, or take those rows out"
 
 
 def _natural(asked: Arrivals | None) -> bool:

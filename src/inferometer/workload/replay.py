@@ -21,6 +21,7 @@ from inferometer.workload.traces import Trace, read_trace
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Replay(Spec, frozen=True, tag="trace", tag_field="kind"):
@@ -30,6 +31,7 @@ class Replay(Spec, frozen=True, tag="trace", tag_field="kind"):
     1 it adds copies, each placed at random in the gap behind its original, sharing prefixes only with copies of its own
     generation. `speed` 2 plays everything in half the time. `sessions`: "open" sends every request at its recorded time,
     "closed" starts sessions at theirs, and every later turn a pause after the turns that it waits for.
+    `usable`: the least share of rows that must be readable and have lengths above 0 (the others are counted and noted).
     """
 
     file: str
@@ -41,6 +43,7 @@ class Replay(Spec, frozen=True, tag="trace", tag_field="kind"):
     detick: bool = True
     sessions: Literal["open", "closed"] = "open"
     strict: bool = False
+    usable: Share = 0.0
 
     def read(self) -> Trace:
         """The trace in the file."""
