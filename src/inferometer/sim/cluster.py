@@ -156,6 +156,8 @@ class Cluster:
     def _launch(self, index: int, t_ps: int) -> None:
         replica = self._replicas[index]
         replica.launch(t_ps, self._kernel.peek() if len(self._replicas) == 1 else None)
+        if not replica.refused:
+            return
         for seq in replica.take_refused():
             self._drop(seq.row, t_ps, "its prompt needs more KV blocks than the replica has", seq)
 

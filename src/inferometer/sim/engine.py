@@ -79,7 +79,7 @@ class Replica:
         self.preemptions = 0
         self.swaps = 0
         self._noted = 0  # preemptions that are in the log already
-        self._refused: list[Seq] = []
+        self.refused: list[Seq] = []  # could not be admitted even with the replica to itself
         self._leaving: list[Seq] = []  # cancelled while in flight
         self._stretch = stretch and stages == 1
         self._flights: deque[Flight] = deque()
@@ -103,8 +103,8 @@ class Replica:
         return len(self._flights) < self.stages
 
     def take_refused(self) -> list[Seq]:
-        """What could not be admitted even with the replica to itself, each handed out once."""
-        refused, self._refused = self._refused, []
+        """What is `refused`, each handed out once."""
+        refused, self.refused = self.refused, []
         return refused
 
     def peek(self) -> int | None:
@@ -148,7 +148,7 @@ class Replica:
             if step is None:
                 if not self._stuck():
                     return
-                self._refused.append(self.waiting.popleft())
+                self.refused.append(self.waiting.popleft())
             else:
                 self._begin(step, now_ps, horizon_ps)
 
@@ -170,11 +170,16 @@ class Replica:
         self._until_check -= 1
         if not self._until_check:
             self._until_check = CHECK_EVERY
-            self.check()
+            self._check_residents()
         return over
 
     def check(self) -> None:
-        """The conservation laws, in full: blocks, residents, contexts (O(residents)); raises AssertionError."""
+        """The conservation laws, in full; raises AssertionError."""
+        self._check_residents()
+        self.pool.check()
+
+    def _check_residents(self) -> None:
+        """Blocks, residents, contexts (O(residents))."""
         flying = [
             flight.cohort for flight in self._flights if flight.cohort not in (None, self.decoders)
         ]
@@ -187,7 +192,6 @@ class Replica:
             raise AssertionError(f"{held} blocks are held, {self.pool.used} are in use")
         if sum(seq.blocks for seq in self.swapped) != self._host.blocks - self.host_free:
             raise AssertionError("the host holds other blocks than were swapped out")
-        self.pool.check()
         count = len(self.prefilling) + len(chunks) + sum(map(len, cohorts))
         if count != self.resident:
             raise AssertionError(f"{count} sequences are resident, {self.resident} are counted")

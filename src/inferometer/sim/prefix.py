@@ -161,7 +161,9 @@ class PrefixPool(BlockPool):
 
     def take(self, blocks: int) -> None:
         """Give `blocks` away, the longest free first: blank ones as they are, cached ones are forgotten."""
-        super().take(blocks)
+        self.free -= blocks
+        if self.free < 0 or blocks < 0:
+            raise AssertionError(f"{blocks} blocks were taken of {self.free + blocks}")
         if self.cached:
             self._evict(blocks)
 

@@ -83,12 +83,14 @@ class Seq:
 
     def stamps(self) -> bytes:
         """The times of its tokens [ps], as int64."""
-        return b"".join(
-            piece.to_bytes(8, "little")
-            if isinstance(piece, int)
-            else piece[0][piece[1] : piece[2]].tobytes()
-            for piece in self.pieces
-        )
+        out = b""
+        for piece in self.pieces:  # mostly two: the first token's, and a slice
+            if isinstance(piece, int):
+                out += piece.to_bytes(8, "little")
+            else:
+                log, first, last = piece
+                out += log[first:last].tobytes()
+        return out
 
 
 class Cohort:
@@ -166,8 +168,12 @@ class Cohort:
         if not self.block:
             return 0
         rounds, rest = divmod(count, self.block)
-        step, due, block = self.step, self._due, self.block
-        return rounds * len(self.members) + sum(due[(step + j) % block] for j in range(rest))
+        first = self.step % self.block
+        last = first + rest
+        some = sum(self._due[first:last])
+        if last > self.block:  # around the end of the ring
+            some += sum(self._due[: last - self.block])
+        return rounds * len(self.members) + some
 
     def demands(self, count: int) -> Ints:
         """Blocks that each of the next `count` iterations needs [count]."""

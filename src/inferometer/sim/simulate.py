@@ -136,7 +136,7 @@ def simulate_into(
         write_manifest(manifest, path, complete=False)
         write_plan(plan, path)
         parts = _parts(plan, cluster, rows, window, told)
-        write_parts(parts, path / "timeline.parquet")
+        write_parts(parts, path / "timeline.parquet", shared=True)
         if log is not None:
             log.flush()
     manifest = _manifest(plan, deployment, built, replicas)
