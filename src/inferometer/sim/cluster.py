@@ -9,6 +9,7 @@ time on the agenda, and counts only if it is the one expected.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from inferometer.agenda import NEVER, Agenda
 from inferometer.plan import Plan
 from inferometer.sim.engine import Replica
 from inferometer.sim.kernel import ARRIVAL, END, PS_PER_NS, WAKE, Kernel
-from inferometer.sim.prefix import Texts
+from inferometer.sim.prefix import Text, Texts
 from inferometer.sim.routers import Ask, Router
 from inferometer.sim.seqs import Seq
 
@@ -24,17 +25,56 @@ Door = Callable[[int, int], str | None]
 """Why a request of (prompt, output) tokens can never be served; None if it can."""
 
 
+NO_ROOM = "its prompt needs more KV blocks than the replica has"
+
+
 @dataclass(slots=True)
 class Outcome:
-    """What came of each row of a plan, by row: times in ps, -1 where it did not happen."""
+    """What came of each row of a plan, by row: times in ps, -1 where it did not happen.
 
-    intended: list[int]
-    scheduled: list[int]
-    ended: list[int]
-    replica: list[int]
-    cached: list[int]  # prompt tokens found in the prefix cache; -1 where there is none
+    `cached`: prompt tokens found in the prefix cache, -1 where there is none. `reason`: of those that were dropped.
+    """
+
+    intended: array[int]
+    scheduled: array[int]
+    ended: array[int]
+    replica: array[int]
+    cached: array[int]
     stamps: list[bytes]
-    reason: dict[int, str] = field(default_factory=dict)  # of those that were dropped
+    reason: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: int) -> Outcome:
+        """Of a plan of which nothing has happened yet."""
+        one, two, three, four, five = (array("q", (-1,)) * rows for _ in range(5))
+        return cls(one, two, three, four, five, [b""] * rows)
+
+    def keep(self, seq: Seq, t_ps: int) -> None:
+        """A request that got in is over."""
+        row = seq.row
+        self.ended[row] = t_ps
+        self.stamps[row] = seq.stamps()
+        self.cached[row] = seq.cached
+        self.scheduled[row] = -1 if seq.scheduled_ps is None else seq.scheduled_ps
+
+
+class Requests:
+    """The rows of a plan as requests: `prompt` and `output` tokens [R], in little memory."""
+
+    __slots__ = ("_texts", "output", "prompt")
+
+    def __init__(self, plan: Plan, texts: Texts | None) -> None:
+        self.prompt = array("i", plan.prompt_tokens.tobytes())
+        self.output = array("i", plan.output_tokens.tobytes())
+        self._texts = texts
+
+    def text(self, row: int) -> Text | None:
+        """What it shares with others."""
+        return self._texts.of(row) if self._texts is not None else None
+
+    def seq(self, row: int, t_ps: int) -> Seq:
+        """The request as it enters a replica."""
+        return Seq(row, t_ps, self.prompt[row], self.output[row], self.text(row))
 
 
 class Cluster:
@@ -51,17 +91,12 @@ class Cluster:
         texts: Texts | None = None,
     ) -> None:
         """`until_ps`: no row is started at or after it. `texts`: what prompts share, where replicas or router care."""
-        rows = len(plan)
-        self._texts, self._session = texts, plan.session_id
+        self._requests, self._session = Requests(plan, texts), plan.session_id
         self._replicas, self._route, self._door = replicas, route, door
-        self._prompt: list[int] = plan.prompt_tokens.tolist()
-        self._output: list[int] = plan.output_tokens.tolist()
         self._agenda = Agenda(plan, until=until_ps, per_ns=PS_PER_NS)
         self._expected = NEVER  # when the next rows are released
         self._kernel = Kernel()
-        never = [-1] * rows
-        empty = [b""] * rows
-        self.outcome = Outcome(never, never[:], never[:], never[:], never[:], empty)
+        self.outcome = Outcome.of(len(plan))
 
     @property
     def exhausted(self) -> bool:
@@ -70,7 +105,7 @@ class Cluster:
 
     def play(self) -> Outcome:
         """Run until nothing is left to happen."""
-        for _ in self.parts(len(self._prompt) + 1):
+        for _ in self.parts(len(self.outcome.ended) + 1):
             pass
         return self.outcome
 
@@ -79,7 +114,8 @@ class Cluster:
 
         The rest comes last. Whoever takes a part may forget its stamps before asking for the next.
         """
-        kernel, ended, taken, done, last = self._kernel, self.outcome.ended, 0, 0, len(self._prompt)
+        kernel, ended, taken, done = self._kernel, self.outcome.ended, 0, 0
+        last = len(ended)
         self._expect()
         while kernel:
             t_ps, rank, _, what = kernel.pop()
@@ -96,7 +132,7 @@ class Cluster:
                 taken = done
         for replica in self._replicas:
             replica.check()
-        yield range(taken, len(self._prompt))
+        yield range(taken, last)
 
     def _expect(self) -> None:
         """Have the agenda looked at when it has something next."""
@@ -115,17 +151,15 @@ class Cluster:
 
     def _arrive(self, row: int, t_ps: int) -> None:
         self.outcome.intended[row] = t_ps
-        why = self._door(self._prompt[row], self._output[row])
+        why = self._door(self._requests.prompt[row], self._requests.output[row])
         if why is not None:
             self._drop(row, t_ps, why)
             return
-        text = self._texts.of(row) if self._texts is not None else None
+        seq = self._requests.seq(row, t_ps)
         index = 0
         if len(self._replicas) > 1:
-            ask = Ask(row, self._session[row], self._prompt[row], text)
-            index = self._route(self._replicas, ask)
+            index = self._route(self._replicas, Ask(row, self._session[row], seq.prompt, seq.text))
         self.outcome.replica[row] = index
-        seq = Seq(row, t_ps, self._prompt[row], self._output[row], text)
         replica = self._replicas[index]
         if not replica.arrive(seq, t_ps):
             return
@@ -159,25 +193,17 @@ class Cluster:
         if not replica.refused:
             return
         for seq in replica.take_refused():
-            self._drop(seq.row, t_ps, "its prompt needs more KV blocks than the replica has", seq)
+            self.outcome.keep(seq, t_ps)
+            self._drop(seq.row, t_ps, NO_ROOM)
 
     def _finish(self, seq: Seq, t_ps: int) -> None:
-        self._keep(seq, t_ps)
+        self.outcome.keep(seq, t_ps)
         if self._agenda.ended(seq.row, t_ps, ok=True):
             self._expect()
 
-    def _keep(self, seq: Seq, t_ps: int) -> None:
-        outcome, row = self.outcome, seq.row
-        outcome.ended[row] = t_ps
-        outcome.stamps[row] = seq.stamps()
-        outcome.cached[row] = seq.cached
-        outcome.scheduled[row] = -1 if seq.scheduled_ps is None else seq.scheduled_ps
-
-    def _drop(self, row: int, t_ps: int, why: str, seq: Seq | None = None) -> None:
+    def _drop(self, row: int, t_ps: int, why: str) -> None:
         self.outcome.reason[row] = why
         self.outcome.ended[row] = t_ps
-        if seq is not None:
-            self._keep(seq, t_ps)
         self._agenda.ended(row, t_ps, ok=False)
         for start, reason in self._agenda.take_dropped():
             self.outcome.reason[start.row] = reason

@@ -164,6 +164,10 @@ ROUTERS: dict[str, Callable[[int], Router]] = {
 }
 
 
+BLIND = frozenset(("round-robin", "random", "session-affinity"))
+"""Those that never look at a replica, so that who gets what is known before the run."""
+
+
 def router(name: str, seed: int) -> Router:
     """The router of a name."""
     if name not in ROUTERS:

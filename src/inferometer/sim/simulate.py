@@ -7,6 +7,7 @@ Times are exact: every token has its own chunk, stamped when its iteration ended
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -37,9 +38,10 @@ from inferometer.sim.devices import Device, device
 from inferometer.sim.engine import Replica
 from inferometer.sim.iterations import IterationLog
 from inferometer.sim.kernel import PS_PER_NS, to_ps
+from inferometer.sim.lanes import Lanes, independent
 from inferometer.sim.models import Model, model
 from inferometer.sim.prefix import PrefixPool, texts
-from inferometer.sim.routers import Router, router
+from inferometer.sim.routers import BLIND, Router, router
 from inferometer.sim.step import Policy
 from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, policy
 from inferometer.spec import Spec
@@ -154,14 +156,16 @@ def assemble(
     window: Window = WHOLE,
     stretch: bool = True,
     log: IterationLog | None = None,
-) -> tuple[Cluster, list[Replica]]:
-    """What plays `plan`, ready to: the cluster, and the replicas in it."""
+) -> tuple[Cluster | Lanes, list[Replica]]:
+    """What plays `plan`, ready to, and the replicas in it."""
     served = serving(deployment, built, stretch=stretch, log=log)
     _somebody(plan, served.door)
     until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
     shares = built.policy.caching or deployment.router == "prefix-affinity"
     shared = texts(plan) if shares else None
-    return Cluster(*served, plan, until_ps=until_ps, texts=shared), served.replicas
+    blind = deployment.replicas == 1 or deployment.router in BLIND
+    kind = Lanes if blind and independent(plan) else Cluster
+    return kind(*served, plan, until_ps=until_ps, texts=shared), served.replicas
 
 
 class Served(NamedTuple):
@@ -208,7 +212,7 @@ def _somebody(plan: Plan, door: Door) -> None:
 
 def _parts(
     plan: Plan,
-    cluster: Cluster,
+    cluster: Cluster | Lanes,
     rows: int,
     window: Window,
     told: Callable[[int], None] | None,
@@ -303,8 +307,8 @@ def _timeline(plan: Plan, outcome: Outcome, rows: range, window: Window) -> Time
     """Some rows, in the plan's order, without those that never started because the time was up."""
     part = slice(rows.start, rows.stop)
     started = np.array(outcome.ended[part], dtype=np.int64) >= 0
-    dropped = np.array([row in outcome.reason for row in rows], dtype=bool) | ~started
-    error = np.array([outcome.reason.get(row) for row in rows], dtype=object)
+    error = _reasons(outcome, rows)
+    dropped = np.array([why is not None for why in error], dtype=bool) | ~started
     stamps = outcome.stamps[part]
     counts = np.array([len(times) // 8 for times in stamps], dtype=np.int64)
     chunk_ns = _ns(np.frombuffer(b"".join(stamps), dtype="<i8"))
@@ -341,7 +345,14 @@ def _timeline(plan: Plan, outcome: Outcome, rows: range, window: Window) -> Time
     return whole if started.all() else whole.take(started)
 
 
-def _remarks(cluster: Cluster, window: Window) -> list[str]:
+def _reasons(outcome: Outcome, rows: range) -> Array:
+    """Why each of some rows was dropped; None where it was not."""
+    if not outcome.reason:
+        return np.full(len(rows), None, dtype=object)
+    return np.array([outcome.reason.get(row) for row in rows], dtype=object)
+
+
+def _remarks(cluster: Cluster | Lanes, window: Window) -> list[str]:
     """What a reader must know of how it went."""
     short = window.duration_s is not None and cluster.exhausted
     return [RAN_OUT] if short else []
@@ -354,7 +365,7 @@ def _either(mask: Array, yes: str | None, no: str | None) -> Array:
     return column
 
 
-def _ns(times_ps: list[int] | Ints) -> Ints:
+def _ns(times_ps: array[int] | Ints) -> Ints:
     """Whole ns; ABSENT for what did not happen."""
     ps = np.asarray(times_ps, dtype=np.int64)
     return np.where(ps < 0, ABSENT, (ps + PS_PER_NS // 2) // PS_PER_NS)
