@@ -126,6 +126,9 @@ class Host(NamedTuple):
     block_ps: int = 0
 
 
+WINDOWS = (
+    256  # sequences for whose sliding-window layers there is room, as many as vLLM runs at most
+)
 SWAP_GIB = 4  # of the host's memory for each device: vLLM's `swap_space`
 
 
@@ -146,11 +149,16 @@ def blocks(
     max_tokens: int,
     utilization: float = UTILIZATION,
 ) -> Plan:
-    """The pool of one replica on `tp` x `pp` devices; UserError where the model leaves no room for one request."""
+    """The pool of one replica on `tp` x `pp` devices; UserError where the model leaves no room for one request.
+
+    Of a model some of whose layers have a sliding window, a block is that of the others (vLLM's hybrid KV cache manager
+    frees what a window has left behind); one with windows in all layers is taken for one without.
+    """
     weights = model.weight_bytes / (tp * pp)
     room = device.memory_bytes * utilization - weights - ACTIVATIONS_BYTES
-    per_block = block * model.kv_bytes_per_token(tp) / pp
-    count = int(room // per_block) if room > 0 else 0
+    near = 1.0 - model.growing_layers / model.layers
+    room -= WINDOWS * (model.window + block) * near * model.kv_bytes_per_token(tp) / pp
+    count = int(room // _block_bytes(model, tp, pp, block)) if room > 0 else 0
     needed = -(-max_tokens // block)
     if count < 1:
         raise UserError(
@@ -159,6 +167,12 @@ def blocks(
             remedy="raise --tp or --pp, or take a larger --device",
         )
     return Plan(count, count // needed)
+
+
+def _block_bytes(model: Model, tp: int, pp: int, block: int) -> float:
+    """Bytes of a block on one device."""
+    layers = model.growing_layers / model.layers
+    return block * model.kv_bytes_per_token(tp) * layers / pp
 
 
 def vidur_blocks(
@@ -180,5 +194,5 @@ def vidur_blocks(
 
 def host(model: Model, device: Device, *, tp: int, pp: int, block: int) -> Host:
     """The host's room for swapped blocks. Every device moves its own part of a block, over its own link."""
-    share = block * model.kv_bytes_per_token(tp) / pp
+    share = _block_bytes(model, tp, pp, block)
     return Host(int(SWAP_GIB * 2**30 // share), to_ps(share / device.host_bandwidth))
