@@ -2,7 +2,7 @@
 
     python -m benchmarks.sim_scale [--requests 10000,160000] [--replicas 1,64] [--batch 8,256] [--most 40000]
     python -m benchmarks.sim_scale --million         1,000,000 requests on one replica at 85 % of its capacity
-    python -m benchmarks.sim_scale --day             a day of the azure-2024 profile's chat (3.9 M) over 64 replicas
+    python -m benchmarks.sim_scale --day             3.9 M requests of the azure-2024 profile's chat over 64 replicas
 
 Llama-3-8B on an H100 by roofline under vllm-v1, lognormal lengths (medians 400 and 150), Poisson arrivals. CPU and
 resident memory of a fresh process for each, with the timeline streamed to Parquet; making the plan is not counted. A
@@ -46,11 +46,13 @@ def drawn(requests: int, rate_per_s: float) -> Plan:
 
 
 def day() -> Plan:
-    """A day of the profile's chat alone."""
+    """The profile's chat alone: as many requests as a day of its week has on average."""
     whole = load_profile("azure-2024")
     chat = [client for client in whole.clients if client.name == "conv"]
     return make_plan(
-        WorkloadSpec(profile=msgspec.structs.replace(whole, clients=tuple(chat)), duration_s=86_400)
+        WorkloadSpec(
+            profile=msgspec.structs.replace(whole, clients=tuple(chat)), requests=3_900_000
+        )
     )
 
 

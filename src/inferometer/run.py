@@ -182,8 +182,8 @@ def write_timeline(timeline: Timeline, path: Path) -> None:
 def write_parts(parts: Iterable[Timeline], path: Path, *, shared: bool = False) -> None:
     """The same for a timeline that comes in parts, each of which is forgotten once it is written.
 
-    `shared`: many requests have the very same times, as in a simulated batch; then repetition packs better (17 times
-    smaller) than differences do.
+    `shared`: many requests have the very same times, as in a simulated batch; then repetition packs better (up to 17
+    times smaller) than differences do.
     """
     _write_tables((_table(part) for part in parts), path, () if shared else _TIMES)
 

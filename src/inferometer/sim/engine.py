@@ -14,6 +14,7 @@ it as fast as it goes, and an emulator in real time.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from inferometer.sim.cost import Cost
 from inferometer.sim.iterations import IterationLog, Note
 from inferometer.sim.memory import BlockPool, Host
 from inferometer.sim.prefix import PrefixPool, Text
-from inferometer.sim.seqs import Cohort, Seq
+from inferometer.sim.seqs import Cohort, Seq, Times
 from inferometer.sim.step import Chunk, Policy, Step
 from inferometer.timeline import Ints
 
@@ -40,7 +41,7 @@ class Flight:
     __slots__ = ("cohort", "ends", "note", "prefill")
 
     def __init__(
-        self, prefill: Sequence[Chunk], cohort: Cohort | None, ends: list[int], note: Note | None
+        self, prefill: Sequence[Chunk], cohort: Cohort | None, ends: Times, note: Note | None
     ) -> None:
         self.prefill, self.cohort, self.ends, self.note = prefill, cohort, ends, note
 
@@ -263,7 +264,7 @@ class Replica:
             return  # nothing but preemptions: the policy is asked again
         note = self._note(step.prefill, cohort) if self._log is not None else None
         if cohort is not None and self._stretch and step.steady:
-            ends = self._run_of(cohort, now_ps, horizon_ps)
+            ends: Times = self._run_of(cohort, now_ps, horizon_ps)
         else:
             ends = [self._through(step.prefill, cohort, now_ps, moved)]
         if note is not None:
@@ -395,7 +396,7 @@ class Replica:
         self._durations = stages
         return at
 
-    def _run_of(self, cohort: Cohort, now_ps: int, horizon_ps: int | None) -> list[int]:
+    def _run_of(self, cohort: Cohort, now_ps: int, horizon_ps: int | None) -> Times:
         """The end times of the identical decode iterations that follow one another from `now_ps`."""
         count = min(cohort.next_end() - cohort.step, LONGEST_STRETCH)
         size, context = len(cohort.members), cohort.context
@@ -410,12 +411,13 @@ class Replica:
             decode = self.cost.decode
             more = [decode(size, context + size * j) for j in range(1, count)]
             return list(accumulate(more, initial=now_ps + first))
-        ends: list[int] = (now_ps + np.cumsum(self.cost.decode_run(size, context, count))).tolist()
-        return ends
+        ends = np.cumsum(self.cost.decode_run(size, context, count))
+        ends += now_ps
+        return array("q", ends.tobytes())
 
     # --- a step ends --------------------------------------------------------------------------------------------------
 
-    def _decoded(self, cohort: Cohort, ends: list[int]) -> list[Seq]:
+    def _decoded(self, cohort: Cohort, ends: Times) -> list[Seq]:
         over = cohort.advance(ends)
         for seq in over:
             self._decoded_out(seq, cohort)
@@ -472,7 +474,7 @@ class Replica:
             preemptions=preempted,
         )
 
-    def _spans(self, now_ps: int, ends: list[int]) -> Sequence[tuple[int, int]]:
+    def _spans(self, now_ps: int, ends: Times) -> Sequence[tuple[int, int]]:
         """When each stage works on the iteration that just began."""
         if self.stages == 1:
             return ((now_ps, ends[0]),)

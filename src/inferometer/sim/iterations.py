@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from inferometer.sim.kernel import PS_PER_NS
+from inferometer.sim.seqs import Times
 from inferometer.timeline import Ints
 
 # name -> (numpy type, what it says)
@@ -72,7 +73,7 @@ class IterationLog:
         if len(self._rows) >= PART_ROWS:
             self.flush()
 
-    def run(self, replica: int, note: Note, total: int, ends: list[int], kv: Ints) -> None:
+    def run(self, replica: int, note: Note, total: int, ends: Times, kv: Ints) -> None:
         """A stretch that ended at `ends` [k] [ps]; `kv`: its (used, cached) blocks [2, k]."""
         bounds = (np.array([note.spans[0][0], *ends]) + PS_PER_NS // 2) // PS_PER_NS
         part = np.zeros((len(ends), len(COLUMNS)), dtype=np.int64)

@@ -11,7 +11,7 @@ of their contexts, who needs a new block, who ends next) is kept as running aggr
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from heapq import heappop, heappush
 
 import numpy as np
@@ -20,6 +20,9 @@ from inferometer.sim.prefix import Node, Text
 from inferometer.timeline import Ints
 
 LOG_LENGTH = 1 << 16
+
+Times = MutableSequence[int]
+"""End times of iterations that follow one another [ps]: a list for a few, an array for many."""
 
 
 class Seq:
@@ -195,7 +198,7 @@ class Cohort:
                 return max(j, 1)
         return min(count, self.block)
 
-    def advance(self, ends: list[int]) -> list[Seq]:
+    def advance(self, ends: Times) -> list[Seq]:
         """Decode one token each at every one of `ends`; the members that ended, already out."""
         if len(self.log) >= LOG_LENGTH:
             self._renew()
