@@ -1,5 +1,6 @@
 """How what a person wrote becomes a spec, and how a mistake in it is told."""
 
+import msgspec
 import pytest
 
 from inferometer.errors import UserError
@@ -101,7 +102,7 @@ def test_what_is_not_a_duration(text):
 
 
 class Named(Spec, frozen=True):
-    loads: dict[str, Load] = {}
+    loads: dict[str, Load] = msgspec.field(default_factory=dict)
     sizes: tuple[dict[str, int], ...] = ()
 
 
