@@ -87,6 +87,12 @@ class Document:
         path = "$" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys)
         return f"{self.path}:{_line(self.root, keys)}: {path}"
 
+    def located(self, error: UserError) -> UserError:
+        """A complaint about a path into this document ("$.systems.vllm"), with file and line; any other as it is."""
+        if not error.where.startswith("$"):
+            return error
+        return UserError(error.what, where=self.where(*_keys(error.where)), remedy=error.remedy)
+
 
 def read_document(path: str | Path) -> Document:
     """A YAML or JSON file; a key that stands twice in one mapping is an error, since one of them would be lost."""
@@ -164,27 +170,40 @@ def _line(root: Any, keys: Sequence[str | int]) -> int:
 def _split(error: msgspec.ValidationError) -> tuple[str, Keys]:
     """What is wrong, and the path to it; `...` stands for a key of a mapping, which msgspec does not tell."""
     what, _, path = str(error).partition(" - at `")
-    path = path.removeprefix("key` in `").rstrip("`").removeprefix("$")
-    parts = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]|\[(\.\.\.)\]", path)
-    return what, tuple(int(index) if index else name or dots for name, index, dots in parts)
+    return what, _keys(path.removeprefix("key` in `").rstrip("`"))
 
 
-def _named(data: Any, type_: Any, what: str, keys: Keys) -> Keys:
-    """`keys` with each `...` replaced by the key that it stands for: the one that alone gives the same complaint."""
-    if "..." not in keys:
-        return keys
-    at = keys.index("...")
-    holder = data
-    for key in keys[:at]:
-        holder = holder[key]
-    for key in holder:
-        alone = _with(data, keys[:at], {key: holder[key]})
-        try:
-            msgspec.convert(alone, type_, strict=False)
-        except msgspec.ValidationError as error:
-            if _split(error) == (what, keys):
-                return _named(alone, type_, what, (*keys[:at], key, *keys[at + 1 :]))
-    return keys[:at]
+def _keys(path: str) -> Keys:
+    """The parts of "$.a.b[0]"."""
+    parts = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]|\[(\.\.\.)\]", path.removeprefix("$"))
+    return tuple(int(index) if index else name or dots for name, index, dots in parts)
+
+
+def _named(data: Any, type_: Any, what: str, told: Keys) -> Keys:
+    """`told` with each `...` replaced by the key that it stands for: the one that alone gives the same complaint."""
+    keys = list(told)
+    for at, part in enumerate(told):
+        if part != "...":
+            continue
+        holder = data
+        for key in keys[:at]:
+            holder = holder[key]
+        for key in holder:
+            alone = _with(data, tuple(keys[:at]), {key: holder[key]})
+            if _complaint(alone, type_) == (what, told):
+                data, keys[at] = alone, key
+                break
+        else:
+            return tuple(keys[:at])
+    return tuple(keys)
+
+
+def _complaint(data: Any, type_: Any) -> tuple[str, Keys] | None:
+    try:
+        msgspec.convert(data, type_, strict=False)
+    except msgspec.ValidationError as error:
+        return _split(error)
+    return None
 
 
 def _with(data: Any, keys: Keys, value: Any) -> Any:

@@ -12,7 +12,7 @@ Knows nothing of audits, claims and reports: those read what is written here.
 """
 
 from inferometer.search.study.asked import Asked, Load, StudySpec, read_asked
-from inferometer.search.study.cells import Planned, cells
+from inferometer.search.study.cells import Planned, plan_study
 from inferometer.search.study.folder import (
     Ended,
     Study,
@@ -34,9 +34,9 @@ __all__ = [
     "StudySpec",
     "Told",
     "Trial",
-    "cells",
     "fingerprint",
     "is_study",
+    "plan_study",
     "read_asked",
     "read_study",
     "run_study",

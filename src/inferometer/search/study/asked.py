@@ -78,7 +78,7 @@ class System(Spec, frozen=True):
 
     target: http://host:port, or sim:NAME?... A command is an argument list, or one line for a shell; the server it starts is
     asked at `url` + `health` until it answers, for `start_s` at most, and stopped with its whole process group, `stop_s`
-    after it was told to. `model`: the name to ask for, where the server has several. `config`: flags as they are; `tune`:
+    after it was told to; it runs in `folder`, by default that of the study file. `model`: the name to ask for, where the server has several. `config`: flags as they are; `tune`:
     flags and the values to try. `about`: what cannot be seen from outside (engine, version, dtype, parallelism, ...).
     """
 
@@ -406,7 +406,7 @@ def read_asked(path: str | Path) -> Asked:
 
 
 def _rooted(asked: Asked) -> StudySpec:
-    """The spec with the traces' paths as seen from here."""
+    """The spec with its paths as seen from here: traces, and where commands run."""
 
     def moved(part: Any) -> Any:
         trace = part.trace
@@ -419,8 +419,22 @@ def _rooted(asked: Asked) -> StudySpec:
             changes["clients"] = tuple(map(moved, part.clients))
         return msgspec.structs.replace(part, **changes)
 
-    workloads = {name: moved(workload) for name, workload in asked.spec.workloads.items()}
-    return msgspec.structs.replace(asked.spec, workloads=workloads)
+    def placed(name: str, system: System) -> System:
+        folder = asked.folder / (system.folder or "")
+        if not folder.is_dir():
+            where = asked.document.where("systems", name, "folder")
+            raise UserError("no such folder", where=where)
+        return msgspec.structs.replace(system, folder=str(folder))
+
+    spec = asked.spec
+    return msgspec.structs.replace(
+        spec,
+        workloads={name: moved(workload) for name, workload in spec.workloads.items()},
+        systems={
+            name: placed(name, system) if system.command is not None else system
+            for name, system in spec.systems.items()
+        },
+    )
 
 
 def _check_systems(asked: Asked) -> None:

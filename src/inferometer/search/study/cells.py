@@ -20,7 +20,7 @@ import numpy as np
 from inferometer.clock import SECOND
 from inferometer.errors import UserError
 from inferometer.plan import Plan
-from inferometer.search.study.asked import CAPACITY, Config, Load, StudySpec
+from inferometer.search.study.asked import CAPACITY, Asked, Config, Load, StudySpec
 from inferometer.spec import Spec
 from inferometer.timeline import ABSENT
 from inferometer.workload import Replay, WorkloadSpec, make_plan
@@ -76,6 +76,14 @@ class Turn(NamedTuple):
     trial: int | None
     config: Config | None
     parts: tuple[Part, ...]
+
+
+def plan_study(asked: Asked) -> tuple[Planned, ...]:
+    """All cells of a study file; a complaint about a plan carries its line."""
+    try:
+        return cells(asked.spec)
+    except UserError as error:
+        raise asked.document.located(error) from None
 
 
 def cells(spec: StudySpec) -> tuple[Planned, ...]:
@@ -198,6 +206,13 @@ def _facts(spec: StudySpec, part: Part) -> _Facts:
     known = plan.intended_ns[plan.intended_ns != ABSENT]
     timed = plan.concurrency is None and len(known) > 0
     span_s = float(known.max()) / SECOND if timed else None
+    if span_s is not None and span_s < (warmup_s := spec.warmup_of(part.workload)):
+        raise UserError(
+            f"all {len(plan)} requests of a {part.split} run at {part.load.label} are due within its "
+            f"warm-up of {warmup_s:g} s",
+            where=f"$.workloads.{part.workload}",
+            remedy="give it more requests",
+        )
     return _Facts(seed, plan.fingerprint, len(plan), span_s)
 
 

@@ -14,6 +14,7 @@ the study stopped, and is made again. The journal is appended line by line; a li
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -72,8 +73,10 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 def fingerprint(spec: StudySpec, planned: tuple[Planned, ...]) -> str:
-    """sha-256 over what is asked and every plan, as 64 hex digits; where traces lie makes no difference, they do."""
+    """sha-256 over what is asked and every plan, as 64 hex digits; where the file and its traces lie makes no difference."""
     plain = msgspec.to_builtins(spec)
+    for system in plain["systems"].values():
+        system["folder"] = None
     for workload in plain["workloads"].values():
         for part in (workload, *workload["clients"]):
             part["trace"] = None
@@ -234,12 +237,19 @@ def open_study(asked: Asked, planned: tuple[Planned, ...], folder: Path) -> Stud
         head = {
             "schema_version": SCHEMA,
             "fingerprint": mark,
-            "spec": redact(msgspec.to_builtins(asked.spec)),
-            "planned": msgspec.to_builtins(planned),
+            "spec": redact(_finite(msgspec.to_builtins(asked.spec))),
+            "planned": _finite(msgspec.to_builtins(planned)),
         }
         write_whole(folder / STUDY, msgspec.json.format(msgspec.json.encode(head), indent=1))
     _mend(folder / JOURNAL)
     return read_study(folder)
+
+
+def _finite(value: Any) -> Any:
+    """Plain data without infinities, which JSON has not: each is the default of its field."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items() if inner != math.inf}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _create(folder: Path) -> None:

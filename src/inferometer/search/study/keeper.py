@@ -8,6 +8,7 @@ only the study holds: the pipe ends when the study stops the server, and also wh
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ LOOK_S = 0.2
 
 def main() -> int:
     """Start the command, and wait for its end or ours."""
+    _adopt()
     stop_s, command = float(sys.argv[1]), sys.argv[3:]
     for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(
@@ -53,13 +55,22 @@ def end(server: subprocess.Popen[bytes], stop_s: float) -> None:
 
 
 def _alive(server: subprocess.Popen[bytes]) -> bool:
-    """Whether anybody of the group is left."""
-    server.poll()  # a dead leader would count as one of them until it is waited for
+    """Whether anybody of the group is left; those who have ended are waited for first, or they would count."""
+    if server.poll() is not None:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
     try:
         os.killpg(server.pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def _adopt() -> None:
+    """Become the parent of orphans below (Linux: PR_SET_CHILD_SUBREAPER), as not every container has an init that waits."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
 def _tell(group: int, kind: signal.Signals) -> None:

@@ -35,8 +35,8 @@ from inferometer.search.study.cells import (
     Part,
     Planned,
     at,
-    cells,
     plan_of,
+    plan_study,
     split_of,
     workload_of,
 )
@@ -74,7 +74,7 @@ def run_study(
 
     Raises UserError for what a person got wrong, KeyboardInterrupt where a person, or SIGTERM, ended it.
     """
-    study = store.open_study(asked, cells(asked.spec), Path(folder))
+    study = store.open_study(asked, plan_study(asked), Path(folder))
     runner = _Runner(study, look or (lambda _: None), key, clock or RealClock())
     with _terminable():
         runner.play_all()
@@ -133,7 +133,14 @@ class _Runner:
         config = self._now().config_of(turn[0])
         if config is None:
             for cell in turn:
-                self._end(cell, _failed("no configuration could be tried"), {}, self._begin(cell))
+                self._end(
+                    cell,
+                    _failed(
+                        "no tuning run could be used: they failed, are invalid, or lack the number"
+                    ),
+                    {},
+                    self._begin(cell),
+                )
             return
         first = turn[0]
         which = Which(self.study.spec, first.system, first.model, config)
