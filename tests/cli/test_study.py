@@ -98,7 +98,7 @@ def test_a_mistake_ends_in_one_line(file):
     file.write_text(SMALL.replace("loads: [2]", "loads: [two]"))
     done = invoke(file, "--dry-run")
     assert done.exit_code == 2
-    assert "small.yaml:8: $.workloads.chat: 'two' is no load" in done.stderr
+    assert "small.yaml:8: $.loads: 'two' is no load" in done.stderr
     assert done.stderr.count("\n") == 1
     assert invoke().exit_code == 2
 

@@ -159,7 +159,7 @@ def announce(
     yield ""
     yield _systems(asked, planned)
     yield ""
-    yield _cells(planned)
+    yield _cells(asked, planned)
     yield ""
     yield card.line("order", "of the first block of the headline, whose turns are random:")
     headline = [cell for cell in planned if cell.split == "headline"]
@@ -189,7 +189,7 @@ def _systems(asked: Asked, planned: tuple[Planned, ...]) -> RenderableType:
     return shown
 
 
-def _cells(planned: tuple[Planned, ...]) -> RenderableType:
+def _cells(asked: Asked, planned: tuple[Planned, ...]) -> RenderableType:
     """A row per workload, load and split: what one plan is, and how many cells play one like it."""
     from inferometer.cli import card
 
@@ -197,7 +197,8 @@ def _cells(planned: tuple[Planned, ...]) -> RenderableType:
     seen: dict[tuple[str, str, str], list[Planned]] = {}
     for cell in planned:
         seen.setdefault((cell.workload, cell.load.label, cell.split), []).append(cell)
-    for (workload, load, split), group in seen.items():
+    order = list(asked.spec.workloads)
+    for (workload, load, split), group in sorted(seen.items(), key=lambda x: order.index(x[0][0])):
         one = min(group, key=lambda cell: cell.repeat)
         shown.add_row(
             workload,

@@ -9,16 +9,8 @@ import pytest
 
 from inferometer.errors import UserError
 from inferometer.search.study import plan_study
-from inferometer.search.study.asked import (
-    Range,
-    StudySpec,
-    System,
-    filled,
-    launch_of,
-    load_of,
-    option,
-    target_of,
-)
+from inferometer.search.study.asked import Range, StudySpec, System, load_of
+from inferometer.search.study.places import filled, launch_of, option, target_of
 from inferometer.spec import parse
 
 

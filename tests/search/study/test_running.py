@@ -14,7 +14,7 @@ import pytest
 
 from inferometer.errors import UserError
 from inferometer.search.study import is_study, plan_study, read_study, run_study, store_claims
-from inferometer.search.study.asked import read_asked
+from inferometer.search.study.checked import read_asked
 
 
 def test_a_simulated_study_end_to_end(study_file, tmp_path):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from inferometer.errors import TargetError
-from inferometer.search.study.asked import Launch, System
+from inferometer.search.study.asked import System
+from inferometer.search.study.places import Launch
 from inferometer.search.study.server import flags_of, free_port, serving
 
 LIMIT_S = 10
@@ -133,7 +134,8 @@ def test_the_server_is_gone_after_the_study_was_killed(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from inferometer.search.study.asked import Launch, System
+from inferometer.search.study.asked import System
+from inferometer.search.study.places import Launch
 from inferometer.search.study.server import serving
 def launch(port):
     line = {WITH_CHILD!r}.format(port=port, folder={str(tmp_path)!r})

@@ -1,6 +1,7 @@
 """Studies: systems x models x workloads x loads x repeats, tuned, interleaved, resumed, and read by others.
 
-    asked      the YAML file: specs, what must hold between them, errors with their line
+    asked      the specs behind the YAML file; checked: what must hold between them, errors with their line
+    places     placeholders and flags, from a system to a target or a command
     cells      what a study consists of, in which order; pure
     tuning     how good a configuration is, which is chosen, whether the space was wide enough
     stand      a system that is up: simulated, already there, or started
@@ -11,8 +12,9 @@
 Knows nothing of audits, claims and reports: those read what is written here.
 """
 
-from inferometer.search.study.asked import Asked, Load, StudySpec, read_asked
+from inferometer.search.study.asked import Load, StudySpec
 from inferometer.search.study.cells import Planned, plan_study
+from inferometer.search.study.checked import Asked, read_asked
 from inferometer.search.study.folder import (
     Ended,
     Study,

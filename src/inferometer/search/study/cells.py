@@ -20,7 +20,8 @@ import numpy as np
 from inferometer.clock import SECOND
 from inferometer.errors import UserError
 from inferometer.plan import Plan
-from inferometer.search.study.asked import CAPACITY, Asked, Config, Load, StudySpec
+from inferometer.search.study.asked import CAPACITY, Config, Load, StudySpec
+from inferometer.search.study.checked import Asked
 from inferometer.spec import Spec
 from inferometer.timeline import ABSENT
 from inferometer.workload import Replay, WorkloadSpec, make_plan

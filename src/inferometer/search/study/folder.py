@@ -28,8 +28,9 @@ import msgspec
 from inferometer.errors import BrokenRun, UserError
 from inferometer.load.recovery import read_run
 from inferometer.run import Run, redact, write_whole
-from inferometer.search.study.asked import Asked, Config, StudySpec
+from inferometer.search.study.asked import Config, StudySpec
 from inferometer.search.study.cells import Planned, Split
+from inferometer.search.study.checked import Asked
 from inferometer.search.study.tuning import Choice, Trial, chosen, inherited
 from inferometer.slo import Slo
 from inferometer.spec import Spec

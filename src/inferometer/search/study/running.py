@@ -30,7 +30,7 @@ from inferometer.metrics.summary import plain
 from inferometer.run import Run
 from inferometer.search.capacity import Search
 from inferometer.search.study import folder as store
-from inferometer.search.study.asked import Asked, Config, Load
+from inferometer.search.study.asked import Config, Load
 from inferometer.search.study.cells import (
     Part,
     Planned,
@@ -41,6 +41,7 @@ from inferometer.search.study.cells import (
     workload_of,
 )
 from inferometer.search.study.cells import plain as plain_workload
+from inferometer.search.study.checked import Asked
 from inferometer.search.study.folder import Ended, Study
 from inferometer.search.study.stand import Job, Key, Stand, Which, standing
 from inferometer.search.study.tuning import figure, objective, scored

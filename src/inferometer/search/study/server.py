@@ -25,7 +25,8 @@ from inferometer.clock import MILLISECOND, SECOND, Clock, RealClock
 from inferometer.errors import TargetError
 from inferometer.run import redact_text
 from inferometer.search.study import keeper
-from inferometer.search.study.asked import START_S, STOP_S, Launch, System
+from inferometer.search.study.asked import START_S, STOP_S, System
+from inferometer.search.study.places import Launch
 
 LAST_WORDS = 400  # bytes of a log that are told
 LOOK_S = 0.1

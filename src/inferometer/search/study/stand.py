@@ -24,7 +24,8 @@ from inferometer.plan import Plan
 from inferometer.run import Run, write_run
 from inferometer.search.capacity import Ask, Capacity, Header, Search, capacity, open_journal
 from inferometer.search.measured import Measured, plan_of, warmed
-from inferometer.search.study.asked import Config, StudySpec, launch_of, target_of
+from inferometer.search.study.asked import Config, StudySpec
+from inferometer.search.study.places import launch_of, target_of
 from inferometer.search.study.server import Server, serving
 from inferometer.sim import Deployment, simulate
 from inferometer.sim.target import read_target
