@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from inferometer.search.study import Asked, read_asked
+from inferometer.search.study import Asked, Study, read_asked, run_study
 
 SIMULATED = """\
 title: two schedulers
@@ -43,3 +47,37 @@ def study_file(tmp_path: Path):
         return read_asked(path)
 
     return written
+
+
+LIMIT_S = 10
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study of SIMULATED, run to its end; nobody may change it."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "study.yaml").write_text(SIMULATED)
+    return run_study(read_asked(folder / "study.yaml"), folder / "st")
+
+
+@pytest.fixture
+def mine(whole: Study, tmp_path: Path) -> Path:
+    """A copy of it, in a folder of another name."""
+    return Path(shutil.copytree(whole.path, tmp_path / "mine"))
+
+
+@pytest.fixture
+def waited() -> Callable[[int], bool]:
+    """Whether a process ends in time; it does not poll."""
+
+    def wait(pid: int) -> bool:
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        try:
+            return bool(select.select([handle], [], [], LIMIT_S)[0])
+        finally:
+            os.close(handle)
+
+    return wait

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -15,8 +14,6 @@ from inferometer.errors import TargetError
 from inferometer.search.study.asked import System
 from inferometer.search.study.places import Launch
 from inferometer.search.study.server import flags_of, free_port, serving
-
-LIMIT_S = 10
 
 
 def launcher(folder: Path, line: str):
@@ -33,19 +30,7 @@ HTTP = f"exec {sys.executable} -m http.server {{port}} --bind 127.0.0.1 --direct
 WITH_CHILD = "sleep 1000 & echo $! > {folder}/pid; " + HTTP
 
 
-def waited(pid: int) -> bool:
-    """Whether a process ends in time; does not poll."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([handle], [], [], LIMIT_S)[0])
-    finally:
-        os.close(handle)
-
-
-def test_a_server_is_asked_until_it_answers_and_stopped_with_its_children(tmp_path):
+def test_a_server_is_asked_until_it_answers_and_stopped_with_its_children(tmp_path, waited):
     """The whole process group, and what it said is kept."""
     system = System(command="x", start_s=20, stop_s=5)
     with serving(system, launcher(tmp_path, WITH_CHILD), tmp_path / "s.log") as server:
@@ -58,7 +43,7 @@ def test_a_server_is_asked_until_it_answers_and_stopped_with_its_children(tmp_pa
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_it_is_stopped_whatever_happens(tmp_path, error):
+def test_it_is_stopped_whatever_happens(tmp_path, error, waited):
     """An exception of ours, or a person's interrupt."""
     system = System(command="x", start_s=20, stop_s=5)
     with (
@@ -69,7 +54,7 @@ def test_it_is_stopped_whatever_happens(tmp_path, error):
     assert waited(int((tmp_path / "pid").read_text()))
 
 
-def test_one_that_ignores_being_told_is_killed(tmp_path):
+def test_one_that_ignores_being_told_is_killed(tmp_path, waited):
     """After `stop_s`."""
     code = "import signal, runpy; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     code += "runpy.run_module('http.server', run_name='__main__', alter_sys=True)"
@@ -80,7 +65,7 @@ def test_one_that_ignores_being_told_is_killed(tmp_path):
     assert waited(pid)
 
 
-def test_one_that_ends_is_told_with_its_last_words(tmp_path):
+def test_one_that_ends_is_told_with_its_last_words(tmp_path, waited):
     """Its children are stopped, too."""
     line = "sleep 1000 & echo $! > {folder}/pid; echo no weights here; exit 3"
     with (
@@ -91,7 +76,7 @@ def test_one_that_ends_is_told_with_its_last_words(tmp_path):
     assert waited(int((tmp_path / "pid").read_text()))
 
 
-def test_one_that_never_answers_is_told_and_stopped(tmp_path):
+def test_one_that_never_answers_is_told_and_stopped(tmp_path, waited):
     """After `start_s`, with the reason of the last try."""
     line = "echo loading; echo $$ > {folder}/pid; exec sleep 1000"
     with (
@@ -129,7 +114,7 @@ def test_a_port_that_is_taken_is_told(tmp_path):
             pytest.fail("it is not ours")
 
 
-def test_the_server_is_gone_after_the_study_was_killed(tmp_path):
+def test_the_server_is_gone_after_the_study_was_killed(tmp_path, waited):
     """SIGKILL leaves no time to clean up; the keeper sees its pipe end."""
     code = f"""
 import sys

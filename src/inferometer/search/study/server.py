@@ -30,6 +30,7 @@ from inferometer.search.study.places import Launch
 
 LAST_WORDS = 400  # bytes of a log that are told
 LOOK_S = 0.1
+SEEN_S = 2.0
 ANSWER_S = 5.0
 
 
@@ -40,14 +41,23 @@ class Server:
     url: str
     launch: Launch
     log: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes]  # its keeper's
+    stop_s: float
+
+    def ended(self) -> str | None:
+        """How it ended, if its keeper has seen that already."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        return f"the server ended with code {code}; {last_words(self.log)}"
 
     def gone(self) -> str | None:
-        """How it ended, if it did."""
-        code = self.process.poll()
-        return (
-            None if code is None else f"the server ended with code {code}; {last_words(self.log)}"
-        )
+        """How it ended, if it did; one that refuses connections is given the time to be seen."""
+        if self.process.poll() is None and not _refuses(self.url):
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.stop_s + SEEN_S)
+        return self.ended() or f"the server does not listen any more; {last_words(self.log)}"
 
     def described(self, system: System) -> dict[str, Any]:
         """How it was started, for the manifest."""
@@ -68,18 +78,18 @@ def serving(
 
     Raises TargetError where it does not come up; it is stopped then, too.
     """
-    started = launch(free_port())
+    started, stop_s = launch(free_port()), STOP_S if system.stop_s is None else system.stop_s
     _refuse_taken(started.url)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        process = _spawn(system, started, output)
+        process = _spawn(system, started, output, stop_s)
     try:
-        server = Server(started.url, started, log, process)
+        server = Server(started.url, started, log, process, stop_s)
         limit_s = START_S if system.start_s is None else system.start_s
         _wait(server, limit_s, clock or RealClock())
         yield server
     finally:
-        stop(process, STOP_S if system.stop_s is None else system.stop_s)
+        stop(process, stop_s)
 
 
 def stop(process: subprocess.Popen[bytes], stop_s: float) -> None:
@@ -128,10 +138,9 @@ def _number(word: str) -> bool:
     return True
 
 
-def _spawn(system: System, launch: Launch, output: Any) -> subprocess.Popen[bytes]:
+def _spawn(system: System, launch: Launch, output: Any, stop_s: float) -> subprocess.Popen[bytes]:
     command = launch.command
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-    stop_s = STOP_S if system.stop_s is None else system.stop_s
     return subprocess.Popen(  # noqa: S603  what the study's author wrote
         [sys.executable, "-I", "-S", str(Path(keeper.__file__)), str(stop_s), "--", *words],
         stdin=subprocess.PIPE,
@@ -143,10 +152,21 @@ def _spawn(system: System, launch: Launch, output: Any) -> subprocess.Popen[byte
     )
 
 
+def _refuses(url: str) -> bool:
+    """Whether nobody listens there."""
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 80), 1.0).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _refuse_taken(url: str) -> None:
     """A server that is there already would be measured in place of the one that is to be started."""
-    parts = urlsplit(url)
-    with suppress(OSError), socket.create_connection((parts.hostname, parts.port or 80), 1.0):
+    if not _refuses(url):
         raise TargetError(
             "somebody listens there already",
             where=url,
@@ -159,8 +179,8 @@ def _wait(server: Server, limit_s: float, clock: Clock) -> None:
     deadline = clock.now_ns() + round(limit_s * SECOND)
     said = "no answer"
     while clock.now_ns() < deadline:
-        if gone := server.gone():
-            raise TargetError(gone, where=server.launch.health)
+        if (how := server.ended()) is not None:
+            raise TargetError(how, where=server.launch.health)
         said = _answer(server.launch.health)
         if said.startswith("2"):
             return
