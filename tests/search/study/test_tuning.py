@@ -106,11 +106,13 @@ def trial(value, best, *, valid=True) -> Trial:
         ([trial(256, 0.3), trial(512, 0.4), trial(1024, 0.6)], 256, ("chunk",)),
         ([trial(256, 0.3, valid=False), trial(512, 0.4)], 512, ()),
         ([trial(256, None), trial(512, None)], None, ()),
-        ([trial(512, 0.4), trial(1024, 0.4)], 512, ()),
+        ([trial(256, 0.4), trial(512, 0.4), trial(1024, 0.4)], 512, ()),
+        ([trial(256, 0.4), trial(512, 0.403)], 512, ()),
+        ([trial(256, 0.4), trial(512, 0.405)], 256, ("chunk",)),
     ],
 )
 def test_the_choice(study_file, trials, best, edges):
-    """The lowest objective of the valid runs, the first of equals; its edges are those of the space."""
+    """The lowest objective of the valid runs, of equals the one inside; its edges are those of the space."""
     choice = chosen(study_file().spec, "b", "", "chat", trials)
     assert (choice.best or {}).get("chunk") == best
     assert choice.edges == edges

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from types import FrameType
@@ -76,6 +77,7 @@ def run_study(
     Raises UserError for what a person got wrong, KeyboardInterrupt where a person, or SIGTERM, ended it.
     """
     study = store.open_study(asked, plan_study(asked), Path(folder))
+    study = replace(study, spec=asked.spec)  # what is on disk is without secrets
     runner = _Runner(study, look or (lambda _: None), key, clock or RealClock())
     with _terminable():
         runner.play_all()

@@ -22,6 +22,7 @@ from inferometer.slo import Condition, Each, Slo
 from inferometer.spec import Spec
 
 SLO_USE = "slo"
+ALIKE = 0.01
 
 
 class Trial(Spec, frozen=True):
@@ -53,10 +54,16 @@ class Choice(Spec, frozen=True):
 def chosen(
     spec: StudySpec, system: str, model: str, workload: str, trials: Sequence[Trial]
 ) -> Choice:
-    """The choice among trials: the lowest objective of those whose run is valid; the first of equals."""
+    """The choice among trials: the lowest objective of those whose run is valid.
+
+    Of those within `ALIKE` of it, the one that is furthest inside of the space: a flag that makes no difference would else
+    stand at the end of its range, and look as if better values lay beyond.
+    """
     space = spec.systems[system].space()
     usable = [t for t in trials if t.valid and t.objective is not None]
-    best = min(usable, key=lambda t: t.objective or 0.0, default=None)
+    least = min((t.objective or 0.0 for t in usable), default=0.0)
+    near = [t for t in usable if (t.objective or 0.0) <= least + ALIKE * abs(least)]
+    best = min(near, key=lambda t: (_edges(t, space), t.objective or 0.0), default=None)
     edges = (
         () if best is None else tuple(f for f, v in space.items() if _at_edge(best.config[f], v))
     )
@@ -87,6 +94,10 @@ def inherited(spec: StudySpec, system: str, choice: Choice) -> Choice:
         budget=0,
         inherited_from=choice.system,
     )
+
+
+def _edges(trial: Trial, space: dict[str, tuple[Flag, ...]]) -> int:
+    return sum(_at_edge(trial.config[flag], values) for flag, values in space.items())
 
 
 def _at_edge(value: Flag, values: Sequence[Flag]) -> bool:
