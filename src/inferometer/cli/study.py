@@ -317,6 +317,8 @@ def render(study: Study) -> Iterator[RenderableType]:
         yield ""
         yield _choices(study)
     yield ""
+    repeats = study.spec.repeats
+    yield card.line("headline", f"means of {repeats} runs each" if repeats > 1 else "one run each")
     yield _summary(study)
     for claim in result.get("claims", []):
         verdict = claim["verdict"]
@@ -329,21 +331,23 @@ def _choices(study: Study) -> RenderableType:
     """What tuning chose, out of how many; a star where the best value is at the edge of its range."""
     from inferometer.cli import card
 
-    shown = card.table("tuned", "workload", "tried", "chosen (* at the edge of what was tried)")
+    shown = card.table("tuned", "workload", "tried", "chosen (* at an edge)")
     shown.columns[-1].justify = "left"
     for choice in study.choices:
         best = {} if choice.best is None else choice.best
         flags = [f"{k}={v}{'*' * (k in choice.edges)}" for k, v in best.items()]
-        tried = choice.inherited_from and f"as {choice.inherited_from}"
+        tried = choice.inherited_from and "as its base"
         shown.add_row(
-            choice.system,
-            " ".join(filter(None, (choice.workload, choice.model))),
+            _short(choice.system, WIDE),
+            _short(" ".join(filter(None, (choice.workload, choice.model))), WIDE),
             tried or str(len(choice.trials)),
             _short(" ".join(flags) or "no trial could be used", 48),
         )
     return shown
 
 
+WIDE = 20
+WORDS = {"attainment": "attained"}
 HEADS = ("ttft.p50", "ttft.p99", "tbt.p99")
 
 
@@ -353,13 +357,14 @@ def _summary(study: Study) -> RenderableType:
 
     rows = (study.result or {})["summary"]
     heads = [head for head in _heads(study) if any(head in row["figures"] for row in rows)]
-    shown = card.table("workload", "load", "system", "n", *heads)
+    shown = card.table("workload", "load", "system", *(WORDS.get(h, h) for h in heads))
+    shown.columns[2].justify = "left"
     before = None
     for row in rows:
-        where = (" ".join(filter(None, (row["workload"], row["model"]))), row["load"])
+        where = (_short(" ".join(filter(None, (row["workload"], row["model"]))), WIDE), row["load"])
         first = where if where != before else ("", "")
         values = [_figure(head, row["figures"].get(head)) for head in heads]
-        shown.add_row(*first, row["system"], str(row["repeats"]), *values)
+        shown.add_row(*first, _short(row["system"], WIDE), *values)
         before = where
     return shown
 

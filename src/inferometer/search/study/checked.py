@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,12 @@ def _rooted(asked: Asked) -> StudySpec:
         return msgspec.structs.replace(part, **changes)
 
     def placed(name: str, system: System) -> System:
+        if system.tokenizer is not None:
+            system = msgspec.structs.replace(
+                system, tokenizer=os.path.expandvars(Path(system.tokenizer).expanduser())
+            )
+        if system.command is None:
+            return system
         folder = asked.folder / (system.folder or "")
         if not folder.is_dir():
             where = asked.document.where("systems", name, "folder")
@@ -75,10 +82,7 @@ def _rooted(asked: Asked) -> StudySpec:
     return msgspec.structs.replace(
         spec,
         workloads={name: moved(workload) for name, workload in spec.workloads.items()},
-        systems={
-            name: placed(name, system) if system.command is not None else system
-            for name, system in spec.systems.items()
-        },
+        systems={name: placed(name, system) for name, system in spec.systems.items()},
     )
 
 
