@@ -25,7 +25,9 @@ def test_a_simulated_study_end_to_end(whole):
     for choice in study.choices:
         if choice.inherited_from is None:
             assert len(choice.trials) == 2
-            assert choice.best == min(choice.trials, key=lambda t: t.objective).config
+            least = min(trial.objective for trial in choice.trials)
+            near = [t.config for t in choice.trials if t.objective <= 1.01 * least]
+            assert choice.best in near
     for cell, ended in study.cells():
         run = study.run(cell.id)
         assert run.plan.fingerprint == cell.plan == ended.plan
@@ -179,7 +181,7 @@ def test_a_simulated_capacity(study_file, tmp_path):
     for _, ended in study.cells():
         probes = ended.capacity["probes"]
         assert ended.status == "ok"
-        assert ended.capacity["verdict"] == "resolved"
+        assert ended.capacity["verdict"] in ("resolved", "cliff")
         assert len(list((study.path / ended.run).glob("probe-*"))) == len(probes)
     journal = study.path / "cells.jsonl"
     *kept, last = journal.read_text().splitlines(keepends=True)

@@ -141,15 +141,20 @@ def _number(word: str) -> bool:
 def _spawn(system: System, launch: Launch, output: Any, stop_s: float) -> subprocess.Popen[bytes]:
     command = launch.command
     words = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
-    return subprocess.Popen(  # noqa: S603  what the study's author wrote
-        [sys.executable, "-I", "-S", str(Path(keeper.__file__)), str(stop_s), "--", *words],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        cwd=system.folder,
-        env=os.environ | system.env,
-        start_new_session=True,  # an interrupt at the terminal is the study's to handle
-    )
+    keep = [sys.executable, "-I", "-S", str(Path(keeper.__file__)), str(stop_s), "--", *words]
+    try:
+        return subprocess.Popen(  # noqa: S603  what the study's author wrote
+            keep,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=system.folder,
+            env=os.environ | system.env,
+            start_new_session=True,  # an interrupt at the terminal is the study's to handle
+        )
+    except OSError as error:
+        what = f"it cannot be started: {error.strerror}"
+        raise TargetError(what, where=str(error.filename or words[0])) from None
 
 
 def _refuses(url: str) -> bool:
