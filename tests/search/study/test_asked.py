@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from inferometer.errors import UserError
-from inferometer.search.study import plan_study
+from inferometer.search.study import plan_study, read_asked
 from inferometer.search.study.asked import Range, StudySpec, System, load_of
 from inferometer.search.study.places import filled, launch_of, option, target_of
 from inferometer.spec import parse
@@ -120,3 +121,11 @@ def _spec(system: System, models=None) -> StudySpec:
     plain = {"title": "t", "systems": {"s": {}}, "workloads": {"w": {"requests": 1}}}
     spec: StudySpec = parse(plain | {"models": models or {}}, StudySpec)
     return msgspec.structs.replace(spec, systems={"s": system})
+
+
+@pytest.mark.parametrize("name", ["chunked-prefills-careless", "real-engine"])
+def test_the_worked_studies_can_be_planned(name):
+    """Every system, placeholder, workload and claim of theirs is as it must be."""
+    folder = Path(__file__).parents[3] / "examples" / "studies"
+    planned = plan_study(read_asked(folder / f"{name}.yaml"))
+    assert {cell.split for cell in planned} == {"tuning", "headline"}

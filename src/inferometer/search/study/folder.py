@@ -74,15 +74,26 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 def fingerprint(spec: StudySpec, planned: tuple[Planned, ...]) -> str:
-    """sha-256 over what is asked and every plan, as 64 hex digits; where the file and its traces lie makes no difference."""
+    """sha-256 over what is asked and every plan, as 64 hex digits.
+
+    Where the file and its traces lie makes no difference, nor does a field that says nothing (a later version's, say).
+    """
     plain = msgspec.to_builtins(spec)
     for system in plain["systems"].values():
         system["folder"] = None
     for workload in plain["workloads"].values():
         for part in (workload, *workload["clients"]):
             part["trace"] = None
-    told = msgspec.json.encode([plain, msgspec.to_builtins(planned)], order="sorted")
+    told = msgspec.json.encode(_said([plain, msgspec.to_builtins(planned)]), order="sorted")
     return hashlib.sha256(told).hexdigest()
+
+
+def _said(value: Any) -> Any:
+    """Plain data without what says nothing: null, and what is empty."""
+    if isinstance(value, Mapping):
+        known = {key: _said(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in known.items() if inner not in (None, {}, [])}
+    return [_said(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
