@@ -61,6 +61,7 @@ def test_python_blocks_run(tmp_path: Path) -> None:
             cli.verbs, ["measure", url, "--requests", "6", "--output-tokens", "4", "-o", str(run)]
         )
     assert run.exists(), made.output
+    study = _study(tmp_path)
     ran = 0
     for page in PAGES:
         for block in re.findall(
@@ -68,6 +69,17 @@ def test_python_blocks_run(tmp_path: Path) -> None:
         ):
             if "inferometer" in block or "pyarrow" in block:
                 code = block.replace('"RUN', f'"{run}').replace('"LOG"', f'"{log}"')
+                code = code.replace('"STUDY"', f'"{study}"')
                 exec(compile(code, page.name, "exec"), {})
                 ran += 1
     assert ran >= 3
+
+
+def _study(folder: Path) -> Path:
+    """The directory of a small study."""
+    from inferometer.search.study import read_asked, run_study
+
+    spec = 'title: t\nsystems: {chunks: {target: "sim:vllm?model=llama-3-8b"}}\n'
+    spec += "workloads: {chat: {prompt_tokens: 9, output_tokens: 3, requests: 4}}\nloads: [2]\n"
+    (folder / "study.yaml").write_text(spec)
+    return run_study(read_asked(folder / "study.yaml"), folder / "study").path

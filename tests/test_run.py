@@ -223,6 +223,7 @@ def test_redaction_leaves_the_rest_alone():
 
     assert redact(plain) == plain
     assert redact_text("max_tokens=5 at http://h/v1") == "max_tokens=5 at http://h/v1"
+    assert redact_text("sim:x?max-batched-tokens=9") == "sim:x?max-batched-tokens=9"
 
 
 def test_the_manifest_is_plain_json(tmp_path):

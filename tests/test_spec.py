@@ -1,9 +1,18 @@
 """How what a person wrote becomes a spec, and how a mistake in it is told."""
 
+import msgspec
 import pytest
 
 from inferometer.errors import UserError
-from inferometer.spec import Spec, parse, parse_short, read_spec, seconds, short_form
+from inferometer.spec import (
+    Spec,
+    parse,
+    parse_short,
+    read_document,
+    read_spec,
+    seconds,
+    short_form,
+)
 
 
 class Gamma(Spec, frozen=True, tag="gamma", tag_field="kind"):
@@ -90,3 +99,58 @@ def test_what_is_not_a_duration(text):
     """Says how to write one."""
     with pytest.raises(UserError, match="write 500ms"):
         seconds(text, where="--duration")
+
+
+class Named(Spec, frozen=True):
+    loads: dict[str, Load] = msgspec.field(default_factory=dict)
+    sizes: tuple[dict[str, int], ...] = ()
+
+
+FILE = """\
+loads:
+  low:
+    arrivals: {kind: constant, rate: 1}
+  high:
+    arrivals:
+      kind: gamma
+      rate: 2
+sizes:
+  - {a: 1}
+  - a: 1
+    b: 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("rate: 2", "rate: fast", r"s\.yaml:7: \$\.loads\.high\.arrivals\.rate: Expected"),
+        ("rate: 2", "rate: 2\n      cvv: 1", r"s\.yaml:5: \$\.loads\.high\.arrivals: .*`cvv`"),
+        ("kind: gamma", "kind: gama", r"s\.yaml:6: \$\.loads\.high\.arrivals\.kind: .*gama"),
+        ("b: 2", "b: two", r"s\.yaml:11: \$\.sizes\[1\]\.b: Expected"),
+        ("sizes:", "size:", r"s\.yaml:1: \$: .*`size`"),
+        ("    b: 2", "    a: 2", r"s\.yaml:11: 'a' stands here twice"),
+        ("  high:", "  low:", r"s\.yaml:4: 'low' stands here twice"),
+    ],
+)
+def test_a_mistake_in_a_file_carries_its_line(tmp_path, old, new, complaint):
+    """Keys of mappings are named, too, although msgspec does not tell them."""
+    path = tmp_path / "s.yaml"
+    path.write_text(FILE)
+    assert read_spec(path, Named).sizes == ({"a": 1}, {"a": 1, "b": 2})
+    path.write_text(FILE.replace(old, new))
+
+    with pytest.raises(UserError, match=complaint):
+        read_spec(path, Named)
+
+
+def test_lines_of_merged_and_missing_parts(tmp_path):
+    """A merged key has the line it was written on; a missing part that of what should hold it."""
+    path = tmp_path / "s.yaml"
+    path.write_text("base: &base\n  a: 1\nother:\n  <<: *base\n  b: 2\n")
+    document = read_document(path)
+
+    assert document.data["other"] == {"a": 1, "b": 2}
+    assert document.where("other", "a").endswith("s.yaml:2: $.other.a")
+    assert document.where("other", "c").endswith("s.yaml:3: $.other.c")
+    assert document.where().endswith("s.yaml:1: $")

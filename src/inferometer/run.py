@@ -400,7 +400,7 @@ _SECRET_NAME = re.compile(
 )
 _URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _URL_QUERY = re.compile(
-    r"([?&][^=&\s]*(?:key|token|secret|sig|password|auth)[^=&\s]*=)[^&\s\"']+", re.IGNORECASE
+    r"([?&][^=&\s]*(?:key|token(?!s)|secret|sig|password|auth)[^=&\s]*=)[^&\s\"']+", re.IGNORECASE
 )
 _BEARER = re.compile(
     r"\b(bearer|basic)\s+[\w.~+/=-]+|\b(?:sk|hf|pk|ghp|xox[a-z])[-_][\w-]{8,}", re.IGNORECASE

@@ -77,7 +77,7 @@ def test_a_comparison_of_run_directories(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_runs_is_repeats(tmp_path: Path) -> None:
-    """Runs directly under a folder are one side."""
+    """Runs directly under a folder are one side, as are those that a pattern matches."""
     for seed in range(3):
         write_run(queue_run(seed), tmp_path / "a" / f"r{seed}")
         write_run(queue_run(seed + 9), tmp_path / "b" / f"r{seed}")
@@ -87,8 +87,10 @@ def test_a_folder_of_runs_is_repeats(tmp_path: Path) -> None:
     found = msgspec.json.decode(result.stdout)
     assert found["runs"] == {"a": 3, "b": 3}
     assert found["effects"]["ttft.mean"]["how"] == "repeats"
-    with pytest.raises(UserError):
-        compare.runs_in(str(tmp_path))
+    assert len(compare.runs_in(f"{tmp_path}/?/r[01]")) == 4
+    for nothing in (tmp_path, tmp_path / "c*"):
+        with pytest.raises(UserError):
+            compare.runs_in(str(nothing))
 
 
 def test_unlike_workloads_are_refused(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ VERBS = {
     "report": Door("report", "Draw a run: one offline page, figures, a trace."),
     "compare": Door("compare", "What differs between two runs, and how surely."),
     "capacity": Door("capacity", "The highest load that meets an SLO, with an interval."),
+    "study": Door("study", "Systems, workloads and loads, tuned, repeated and interleaved."),
     "plan-run": Door("plan_run", "How long a run must be for a stated precision."),
     "simulate": Door("simulate", "Serve a plan in simulation: a run like any other."),
     "emulate": Door("emulate", "Serve a schedule, or a simulated system, over HTTP."),
@@ -53,7 +54,7 @@ VERBS = {
 
 EXIT_CODES = {
     EXIT_OK: "ok",
-    EXIT_FAILED: "an SLO did not hold",
+    EXIT_FAILED: "an SLO or a claim did not hold",
     EXIT_USAGE: "wrong usage or input",
     EXIT_INVALID: "the measurement is invalid",
     EXIT_UNREACHABLE: "the target cannot be used",

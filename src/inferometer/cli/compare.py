@@ -45,7 +45,8 @@ COLOURS = {"equivalent": "green", "regression": "red", "not shown": "yellow"}
 def command(**options: Any) -> int:
     """What differs between A and B, by how much, and how surely.
 
-    A and B are run directories, or folders of them: repeats. Exit code with
+    A and B are run directories, or folders of them, or patterns that match
+    several (quoted): repeats. Exit code with
     --gate: 0 equivalent, 1 a proven regression, 3 neither is shown.
     """
     from inferometer import slo as slos
@@ -68,10 +69,13 @@ def command(**options: Any) -> int:
 
 
 def runs_in(path: str) -> list[Run]:
-    """The run in a directory, or the runs in the directories directly under it."""
+    """The run in a directory, the runs in the directories directly under it, or those that a pattern matches."""
     from inferometer.load.recovery import read_run
 
     folder = Path(path)
+    matching = Path(folder.anchor).glob(str(folder.relative_to(folder.anchor)))
+    if not folder.exists() and (found := sorted(matching)):
+        return [read_run(each) for each in found]
     if (folder / "manifest.json").is_file() or not folder.is_dir():
         return [read_run(folder)]
     inner = sorted(each.parent for each in folder.glob("*/manifest.json"))

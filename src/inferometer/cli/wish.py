@@ -21,7 +21,7 @@ import msgspec
 
 from inferometer.errors import UserError
 from inferometer.load.options import Drive, Patience
-from inferometer.spec import parse, read_mapping, short_form
+from inferometer.spec import read_document, read_spec, short_form
 from inferometer.workload import WorkloadSpec
 from inferometer.workload.arrivals import Closed, arrivals
 from inferometer.workload.profiles import load_profile
@@ -102,7 +102,7 @@ def _base(text: str | None, *, strict: bool) -> WorkloadSpec:
         return WorkloadSpec(profile=text)
     if kind in ("trace", "run"):
         return WorkloadSpec(trace=Replay(file=text, strict=True) if strict else text)
-    spec: WorkloadSpec = parse(read_mapping(text), WorkloadSpec, where=f"{text}: $")
+    spec: WorkloadSpec = read_spec(text, WorkloadSpec)
     return spec
 
 
@@ -120,7 +120,7 @@ def meant(text: str) -> Meant:
         return "spec"
     if path.suffix != ".json" or detected(path) is not None:
         return "trace"
-    plain = read_mapping(path)
+    plain = read_document(path).data
     return "profile" if isinstance(plain, dict) and "schema" in plain else "spec"
 
 
