@@ -49,8 +49,10 @@ def simulated(
 
     def arm(plan: Plan, seed: int, folder: Path) -> Run:
         spec = _seeded(asked, seed)
-        how = {"window": window, "iterations": iterations, "spec": spec, "told": told}
-        run = load_run(simulate_into(plan, deployment, folder, **how))
+        path = simulate_into(
+            plan, deployment, folder, window=window, iterations=iterations, spec=spec, told=told
+        )
+        run = load_run(path)
         run.manifest.workload["fidelity"] = fidelity(plan, run.timeline).to_dict()
         write_manifest(run.manifest, folder, complete=True)
         return run
