@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "examples" / "extending"
 
 
 def example(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"extending_{name}", FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # a dataclass looks itself up
     spec.loader.exec_module(module)
     return module
 
@@ -78,3 +80,27 @@ def test_the_metric_measures():
     view.columns["tt10"] = metric.ROW.column(view)
     found = row(view, metric.ROW, intervals=False)
     assert (found.n, found.undefined, found.mean) == (1, 1, 10.0)
+
+
+def test_the_policy_serves(monkeypatch):
+    """A plan is served to its end, no iteration prefills two prompts, and stepping gives what fast-forwarding gives."""
+    from inferometer.sim import Deployment, simulate
+    from inferometer.sim.systems import SYSTEMS
+    from inferometer.workload import WorkloadSpec, make_plan
+    from inferometer.workload.arrivals import Poisson
+
+    policy = example("policy").Gentle
+    gentle = {
+        "gentle": lambda limits, at: policy(
+            min(limits.max_batch or 16, at.max_requests), at.max_len
+        )
+    }
+    monkeypatch.setattr("inferometer.sim.systems.SYSTEMS", SYSTEMS | gentle)
+    plan = make_plan(
+        WorkloadSpec(arrivals=Poisson(rate=20.0), prompt_tokens=200, output_tokens=30, requests=40)
+    )
+    served = Deployment(system="gentle", model="llama-3-8b")
+    run, stepped = simulate(plan, served), simulate(plan, served, stretch=False)
+    assert run.timeline.ok.all()
+    assert len(set(run.timeline.first_byte_ns.tolist())) == 40
+    np.testing.assert_array_equal(run.timeline.chunk_ns, stepped.timeline.chunk_ns)
