@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def command(**options: Any) -> int:
     """Draw a run, a search or several sides: a page, figures, a trace.
 
-    PATH: a run, or the folder of a capacity search; several are drawn over
-    each other, and two are compared. The page opens from disk and can be mailed.
+    PATH: a run, a study, or the folder of a capacity search; several runs are
+    drawn over each other, and two are compared. The page opens from disk and can be mailed.
     """
     from inferometer import slo as slos
     from inferometer.cli import card as cards
@@ -65,9 +65,14 @@ def command(**options: Any) -> int:
 def drawn(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
     """The title and the sections of what lies at the paths."""
     from inferometer.report.searched import ANSWER, search_sections
+    from inferometer.report.studied import study_sections
+    from inferometer.search.study import is_study, read_study
 
     if len(paths) > 1:
         return _sides(paths, slo)
+    if is_study(paths[0]):
+        study = read_study(paths[0])
+        return study.spec.title or paths[0].resolve().name, study_sections(study)
     if (paths[0] / ANSWER).is_file():
         return f"capacity: {paths[0].resolve().name}", search_sections(paths[0])
     return run_page(paths[0], slo)

@@ -6,6 +6,7 @@
     sections   what a page says of a run, in the order in which a reader asks
     scheduler  what a simulator knows and a server hides
     searched   a search for capacity
+    studied    a study
     sides      several sides over each other
     workload   what a trace, a profile or a plan is like, as pictures
     page       sections become one HTML file; charts become SVG, PNG or PDF
