@@ -30,7 +30,7 @@ class Ends(NamedTuple):
 
 def serve_option() -> Option:
     """`--serve`, for the verbs that take their time."""
-    return opt("--serve PORT", "Show it live in a browser, too: a port, 0 for any, HOST:PORT.")
+    return opt("--serve PORT", "Show it live in a browser.  (0: any port)")
 
 
 @contextmanager
