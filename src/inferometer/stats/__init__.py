@@ -6,7 +6,7 @@
     resampling   block bootstrap, permutation over blocks
     compare      shift function, ratio, Hodges-Lehmann, where CDFs cross, pairs by request id
     decisions    Holm, equivalence, gates, declared looks
-    monotone     isotonic regression, the boundary of a noisy monotone curve, the next probe
+    monotone     isotonic regression, the boundary of a noisy monotone curve
     planning     from a pilot to the length of a run
 
 numpy in, plain values out; no I/O, no clocks, no other module of the package but errors. What an interval covers on
@@ -47,7 +47,7 @@ from inferometer.stats.intervals import (
     quantile_ci,
     variance_components,
 )
-from inferometer.stats.monotone import Boundary, Probe, boundary, isotonic, next_rate
+from inferometer.stats.monotone import Boundary, Probe, boundary, isotonic, sharpened
 from inferometer.stats.planning import RunLength, requests_for_mean, requests_for_quantile
 from inferometer.stats.resampling import (
     block_bootstrap_ci,
@@ -111,7 +111,6 @@ __all__ = [
     "moving",
     "mser5",
     "needed_n",
-    "next_rate",
     "pair",
     "paired_mean_ci",
     "paired_shift",
@@ -126,6 +125,7 @@ __all__ = [
     "series_mean_ci",
     "series_proportion_ci",
     "series_quantile_ci",
+    "sharpened",
     "shift_function",
     "sign_flip_p",
     "spent",

@@ -12,14 +12,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from inferometer.stats.intervals import Floats, Interval, normal_quantile
+from inferometer.stats.intervals import Floats, Interval, normal_quantile, t_quantile
 
-REACH = 2.0  # factor by which to step where the level has not been bracketed
+REACH = 2.0  # factor beyond the probed rates at which nothing is known
+NEAR = 0.15  # of the logarithm of the rate: a probe 15 % away counts 0.6, one 30 % away 0.14
+CENTRINGS = 2
+GRID, SLOPES, NEWTON = 81, 10, 8
+FLATTEST, STEEPEST = 0.4, 400.0
+USUAL, USUAL_SD = 8.0, 1.5  # a weak prior on the slope, so that probes that do not scatter have one
+WIDEST = 40.0  # in deviance: what any interval could hold
 
 
 class Probe(NamedTuple):
@@ -38,6 +44,7 @@ class Boundary(NamedTuple):
 
     rate: float
     interval: Interval
+    slope: float = math.nan  # of the logit, per unit of log rate, where one was fitted
 
 
 def isotonic(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Floats:
@@ -83,22 +90,115 @@ def boundary(probes: Sequence[Probe], level: float, confidence: float = 0.9) -> 
     )
 
 
-def next_rate(probes: Sequence[Probe], level: float, confidence: float = 0.9) -> float:
-    """The rate whose probe would tell most about the boundary.
+def sharpened(probes: Sequence[Probe], level: float, confidence: float = 0.9) -> Boundary:
+    """The same from a curve: near the boundary the share's logit falls in a straight line with the logarithm of the rate.
 
-    Beyond the probed range (by a factor `REACH`) until the level is bracketed; then between the estimate and the end of
-    the interval that is further away: near the estimate itself a probe cannot prove either side.
+    A line needs a fraction of the probes that steps need, and is right only where it is straight: probes count by a
+    Gaussian weight of their distance (`NEAR`) from the boundary. The interval is a profile likelihood's, widened where the
+    probes scatter more than they say (Pearson's statistic: what differs between runs). It is `boundary`'s wherever the two
+    disagree: where that is open, where the line's estimate lies outside of it, or the level is 0 or 1.
     """
-    found = boundary(probes, level, confidence)
-    lowest, highest = min(p.rate for p in probes), max(p.rate for p in probes)
-    if found.rate == 0:
-        return lowest / REACH
-    if math.isinf(found.rate):
-        return highest * REACH
-    lo = found.interval.lo or lowest / REACH
-    hi = min(found.interval.hi, highest * REACH)
-    further = lo if found.rate / lo > hi / found.rate else hi
-    return math.sqrt(found.rate * further)
+    safe = boundary(probes, level, confidence)
+    if not (0 < safe.rate < math.inf and 0 < level < 1):
+        return safe
+    near = safe.rate
+    for _ in range(CENTRINGS):
+        line = _line(probes, level, near, safe)
+        near = line.rate
+    bar = t_quantile((1 + confidence) / 2, line.dof) ** 2 * line.scatter
+    kept = line.rates[2 * (line.profile.max() - line.profile) <= bar]
+    gap = _fall(probes, level, line.rate)
+    lo = max(min(kept[0], gap.lo), safe.interval.lo)
+    hi = min(max(kept[-1], gap.hi), safe.interval.hi)
+    if not lo <= line.rate <= hi:
+        return safe
+    at_edge = kept[0] == line.rates[0], kept[-1] == line.rates[-1]
+    ends = (safe.interval.lo if at_edge[0] else lo, safe.interval.hi if at_edge[1] else hi)
+    return Boundary(line.rate, Interval(*map(float, ends)), line.slope)
+
+
+def _fall(probes: Sequence[Probe], level: float, rate: float) -> Interval:
+    """The probed rates next to `rate`, if the share falls from the level to half of it between them; else `rate` alone.
+
+    There is no line over such an edge: it may be anywhere between the two.
+    """
+    rates, shares, counts = _pooled(probes)
+    falling = -isotonic(-shares, counts)
+    k = int(np.searchsorted(rates, rate, side="right"))
+    if 0 < k < rates.size and falling[k - 1] >= level and falling[k] <= level / 2:
+        return Interval(float(rates[k - 1]), float(rates[k]))
+    return Interval(rate, rate)
+
+
+class _Line(NamedTuple):
+    """The likelihood of boundaries `rates`, each with its best slope; where it is highest, with what slope."""
+
+    rates: Floats
+    profile: Floats
+    rate: float
+    slope: float
+    scatter: float  # of the probes about the line, over what they say, at least 1
+    dof: float  # probes that count, less the two that a line takes
+
+
+def _line(probes: Sequence[Probe], level: float, near: float, safe: Boundary) -> _Line:
+    """Fit of the line to probes weighted by their distance from `near`; boundaries on a grid, then on a finer one."""
+    x = np.log([p.rate / near for p in probes])
+    weights = np.exp(-((x / NEAR) ** 2) / 2)
+    used = weights > 1e-4
+    x, weights = x[used], weights[used]
+    shares, counts = (np.array([p[k] for p in probes])[used] for k in (1, 2))
+    lo = math.log((safe.interval.lo or min(p.rate for p in probes) / REACH) / near)
+    hi = math.log(min(safe.interval.hi, REACH * max(p.rate for p in probes)) / near)
+    grid = np.linspace(lo, hi, GRID)
+    # Half a hit and half a miss at the estimate: without them the logit of few misses is too high (Anscombe 1956).
+    few = min(1.0, float(weights @ counts) / 20)
+    seen = np.append(x, 0.0), np.append(shares, 0.5), np.append(weights * counts, few)
+    for _ in range(2):
+        profile, slopes = _profile(grid, *seen, level)
+        best = int(np.argmax(profile))
+        theta, slope = float(grid[best]), float(slopes[best])
+        kept = np.flatnonzero(2 * (profile[best] - profile) <= WIDEST)
+        fine = grid[max(kept[0] - 1, 0)], grid[min(kept[-1] + 1, grid.size - 1)]
+        final, grid = grid, np.linspace(*fine, GRID)
+    p = _share(slope, x - theta, level)
+    pearson = float((weights * counts * (shares - p) ** 2 / np.maximum(p * (1 - p), 1e-9)).sum())
+    dof = max(float(weights.sum()) - 2, 1.0)
+    scatter = max(1.0, pearson / dof)
+    return _Line(near * np.exp(final), profile, near * math.exp(theta), slope, scatter, dof)
+
+
+def _profile(
+    grid: Floats, x: Floats, shares: Floats, counts: Floats, level: float
+) -> tuple[Floats, Floats]:
+    """For each boundary on the grid the log likelihood at its best slope (with a weak prior on it), and that slope.
+
+    A coarse search over slopes, then Newton's steps in the logarithm of the slope with the expected curvature.
+    """
+    away = x - grid[:, None]
+    start = np.exp(np.linspace(math.log(FLATTEST), math.log(STEEPEST), SLOPES))
+
+    def fit(slopes: Floats) -> Floats:
+        eta = _logit(level) - slopes[..., None] * away
+        prior = -((np.log(slopes / USUAL) / USUAL_SD) ** 2) / 2
+        return np.asarray((counts * (shares * eta - np.logaddexp(0, eta))).sum(axis=-1) + prior)
+
+    slopes = start[np.argmax([fit(np.full(grid.size, slope)) for slope in start], axis=0)]
+    for _ in range(NEWTON):
+        p = _share(slopes[:, None], away, level)
+        gain = slopes * (counts * (p - shares) * away).sum(axis=1)
+        bend = slopes**2 * (counts * p * (1 - p) * away**2).sum(axis=1)
+        step = (gain - np.log(slopes / USUAL) / USUAL_SD**2) / (bend + 1 / USUAL_SD**2)
+        slopes = np.clip(slopes * np.exp(np.clip(step, -0.5, 0.5)), FLATTEST, STEEPEST)
+    return fit(slopes), slopes
+
+
+def _share(slopes: Any, away: Floats, level: float) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0, slopes * away - _logit(level))))
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p))
 
 
 def _pooled(probes: Sequence[Probe]) -> tuple[Floats, Floats, Floats]:
