@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferometer.stats import Probe, boundary, isotonic, sharpened
+from inferometer.stats import Probe, boundary, isotonic, sharpened, smoothed
 
 modest = settings(deadline=None, max_examples=60)
 
@@ -55,16 +55,35 @@ def test_a_line_covers_with_half_the_width(width):
     assert np.median(ratio) < 0.7
 
 
-def test_a_line_lies_within_the_steps():
-    """Whatever the probes, the sharpened interval holds its estimate and never leaves the isotonic one."""
+def test_a_line_holds_its_estimate():
+    """Whatever the probes, the interval holds the estimate; without a line it is that of the steps."""
     rng = np.random.default_rng(2)
     for _ in range(60):
         rates = rng.uniform(1, 4, 8)
         found = [Probe(r, rng.uniform(), rng.integers(1, 500)) for r in rates]
-        safe, line = boundary(found, 0.7), sharpened(found, 0.7)
-        assert safe.interval.lo <= line.interval.lo <= line.interval.hi <= safe.interval.hi
-        if math.isfinite(line.slope):
-            assert line.interval.lo <= line.rate <= line.interval.hi
+        line = sharpened(found, 0.7)
+        assert line.interval.lo <= line.rate <= line.interval.hi
+        if math.isnan(line.slope):
+            assert line.interval.lo <= boundary(found, 0.7).rate <= line.interval.hi
+
+
+@modest
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.5, 50)), min_size=1, max_size=20))
+def test_smoothing_stays_among_the_values(points):
+    """At every x the smoothed value is positive and finite, and of equal values it is that value."""
+    x, y = np.array(points).T
+    assert np.isfinite(smoothed(x, y, np.ones(x.size), 0.15)).all()
+    assert (smoothed(x, y, np.ones(x.size), 0.15) > 0).all()
+    level = smoothed(x, np.full(x.size, 7.0), np.ones(x.size), 0.15)
+    assert level == pytest.approx(7.0, rel=0.15)
+
+
+def test_smoothing_follows_an_exponential():
+    """Noise of mean 1 on exp(8 x) leaves it within 20 % at the middle, whichever way the noise leans."""
+    rng = np.random.default_rng(4)
+    x = np.linspace(-0.3, 0.3, 200)
+    y = np.exp(8 * x) * rng.gamma(1.0, 1.0, x.size)
+    assert smoothed(x, y, np.ones(x.size), 0.15)[100] == pytest.approx(1.0, rel=0.2)
 
 
 def test_a_step_is_found_between_its_sides():

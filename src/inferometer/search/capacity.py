@@ -68,6 +68,8 @@ REFINING = (
 )
 PARTS = 4  # refining probes at least, so that their scatter is seen
 WORTH = 25.0  # independent requests in each: one that began empty, and ends soon, is too good
+NEARBY = 0.15  # of the logarithm of the load
+SHORT = 3.0  # independent requests that a bracketing probe is worth beside refining ones
 TRIES = 4  # of one load, before the instrument is given up
 LONGER = 4.0  # times the rest, after each invalid probe
 LONGEST_REST_S = 60.0
@@ -321,21 +323,22 @@ def _boundary(valid: Sequence[Probe], criterion: int, confidence: float) -> stat
 def points_of(probes: Sequence[Probe], criterion: int) -> list[stats.Probe]:
     """One criterion's curve: each probe's share, worth its requests over how many of them it takes to make an independent one.
 
-    That number is pooled over all probes (it does not fall as the load rises). Each probe's own estimate of it is highest
-    where the probe happened to meet congestion, and would weigh lucky probes more: 2 % of bias (benchmarks/capacity.py).
+    That number comes from all probes at loads nearby: a probe's own is high where it happened to meet congestion and low
+    where it did not, so that lucky probes would count for too much. Short ones begin empty, too, and are believed only as
+    far as they keep the bracket once there are refining ones.
     """
     seen = [p.criteria[criterion] for p in probes]
-    if not all(c.n for c in seen):
-        return [
-            stats.Probe(p.ask.load, c.share, c.effective_n)
-            for p, c in zip(probes, seen, strict=True)
-        ]
-    order = np.argsort([p.ask.load for p in probes], kind="stable")
-    each = [seen[k].n / max(seen[k].effective_n, 1.0) for k in order]
-    rising = stats.isotonic(each, [seen[k].n for k in order])
+    counts = np.array([c.effective_n for c in seen])
+    if all(c.n for c in seen):
+        n = np.array([c.n for c in seen], float)
+        alike = n / np.maximum(counts, 1.0)
+        counts = n / stats.smoothed(np.log([p.ask.load for p in probes]), alike, n, NEARBY)
+        if sum(p.ask.role == "refine" for p in probes) >= 2:
+            short = np.array([p.ask.role == "bracket" for p in probes])
+            counts = np.where(short, np.minimum(counts, SHORT), counts)
     return [
-        stats.Probe(probes[k].ask.load, seen[k].share, seen[k].n / alike)
-        for k, alike in zip(order, rising, strict=True)
+        stats.Probe(p.ask.load, c.share, float(count))
+        for p, c, count in zip(probes, seen, counts, strict=True)
     ]
 
 
@@ -442,15 +445,14 @@ def _next(probes: Sequence[Probe], now: Standing, search: Search, ceiling: float
             search, load, search.requests * 2**tries, crowd=_crowd(valid, load) if up else None,
             rest_s=_rest(probes, search),
         )  # fmt: skip
-    tried = sum(p.ask.role == "refine" for p in valid)
     below, above = _neighbours(valid, now)
     if above > WIDE * below:
-        load, requests = math.sqrt(below * above), APPROACHING * search.requests
-    else:
-        load = _beside(valid, now, search, up=tried % 2 == 1)
-        requests = _needed(valid, now, search)
+        middle = math.sqrt(below * above)
+        return _ask(search, middle, APPROACHING * search.requests, rest_s=_rest(probes, search))
+    tried = sum(p.ask.role == "refine" for p in valid)
+    load = _beside(valid, now, search, up=tried % 2 == 1)
     return _ask(
-        search, min(max(load, search.floor), ceiling), requests, role="refine",
+        search, min(max(load, search.floor), ceiling), _needed(valid, now, search), role="refine",
         seed=search.seed + 1 + tried, rest_s=_rest(probes, search),
     )  # fmt: skip
 

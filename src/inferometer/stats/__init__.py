@@ -47,7 +47,7 @@ from inferometer.stats.intervals import (
     quantile_ci,
     variance_components,
 )
-from inferometer.stats.monotone import Boundary, Probe, boundary, isotonic, sharpened
+from inferometer.stats.monotone import Boundary, Probe, boundary, isotonic, sharpened, smoothed
 from inferometer.stats.planning import RunLength, requests_for_mean, requests_for_quantile
 from inferometer.stats.resampling import (
     block_bootstrap_ci,
@@ -128,6 +128,7 @@ __all__ = [
     "sharpened",
     "shift_function",
     "sign_flip_p",
+    "smoothed",
     "spent",
     "steady_state",
     "t_p_value",

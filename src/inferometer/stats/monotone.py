@@ -25,6 +25,7 @@ CENTRINGS = 2
 GRID, SLOPES, NEWTON = 81, 10, 8
 FLATTEST, STEEPEST = 0.4, 400.0
 USUAL, USUAL_SD = 8.0, 1.5  # a weak prior on the slope, so that probes that do not scatter have one
+RISE, RISE_SD = 3.0, 10.0
 WIDEST = 40.0  # in deviance: what any interval could hold
 
 
@@ -63,12 +64,39 @@ def isotonic(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Flo
     return np.repeat([b[0] for b in blocks], [b[2] for b in blocks])
 
 
+def smoothed(x: npt.ArrayLike, y: npt.ArrayLike, weights: npt.ArrayLike, near: float) -> Floats:
+    """Positive noisy values y of a rising curve, smoothed: at each x a local exponential, by weight and nearness.
+
+    Gaussian kernel of width `near`; gamma quasi-likelihood with a log link, which keeps means as they are (McCullagh &
+    Nelder 1989, 8); a slope below 0 is 0, and a weak prior (`RISE`) stands in where there are too few points for one.
+    """
+    at, values, w = (np.asarray(v, float) for v in (x, y, weights))
+    apart = at - at[:, None]
+    kernel = np.exp(-((apart / near) ** 2) / 2) * w
+    kernel /= kernel.max(axis=1, keepdims=True)
+    mean = (kernel * values).sum(axis=1) / kernel.sum(axis=1)
+    level, slope = np.log(mean), np.zeros(at.size)
+    for _ in range(NEWTON):
+        ratio = kernel * values * np.exp(-np.clip(level[:, None] + slope[:, None] * apart, -50, 50))
+        down = (kernel - ratio).sum(axis=1), ((kernel - ratio) * apart).sum(axis=1) + (slope - RISE) / RISE_SD**2  # fmt: skip
+        a, b, c = ratio.sum(axis=1), (ratio * apart).sum(axis=1), (ratio * apart**2).sum(axis=1) + 1 / RISE_SD**2  # fmt: skip
+        det = a * c - b * b
+        level -= np.clip((c * down[0] - b * down[1]) / det, -1, 1)
+        slope -= np.clip((a * down[1] - b * down[0]) / det, -5, 5)
+    return np.asarray(np.where(slope >= 0, np.exp(level), mean))
+
+
 def boundary(probes: Sequence[Probe], level: float, confidence: float = 0.9) -> Boundary:
     """Where the share falls below `level`, with a `confidence` interval; probes in any order, rates may repeat.
 
     The interval's ends are probed rates, or 0 and inf where no probe is surely above (below) the level. The test uses
     chi-square with one degree of freedom, an upper bound of its distribution.
     """
+    return _steps(probes, level, normal_quantile((1 + confidence) / 2) ** 2)
+
+
+def _steps(probes: Sequence[Probe], level: float, bar: float) -> Boundary:
+    """`boundary`, with all within `bar` of the highest deviance."""
     rates, shares, counts = _pooled(probes)
     if not rates.size:
         return Boundary(math.nan, Interval(math.nan, math.nan))
@@ -79,7 +107,6 @@ def boundary(probes: Sequence[Probe], level: float, confidence: float = 0.9) -> 
         np.concatenate([np.maximum(falling[:k], level), np.minimum(falling[k:], level)])
         for k in range(rates.size + 1)
     ]
-    bar = normal_quantile((1 + confidence) / 2) ** 2
     kept = [
         k for k, fit in enumerate(held) if 2 * (free - _log_likelihood(shares, fit, counts)) <= bar
     ]
@@ -95,7 +122,7 @@ def sharpened(probes: Sequence[Probe], level: float, confidence: float = 0.9) ->
 
     A line needs a fraction of the probes that steps need, and is right only where it is straight: probes count by a
     Gaussian weight of their distance (`NEAR`) from the boundary. The interval is a profile likelihood's, widened where the
-    probes scatter more than they say (Pearson's statistic: what differs between runs). It is `boundary`'s wherever the two
+    probes scatter more than they say (residual deviance: what differs between runs). It is `boundary`'s wherever the two
     disagree: where that is open, where the line's estimate lies outside of it, or the level is 0 or 1.
     """
     safe = boundary(probes, level, confidence)
@@ -105,7 +132,8 @@ def sharpened(probes: Sequence[Probe], level: float, confidence: float = 0.9) ->
     for _ in range(CENTRINGS):
         line = _line(probes, level, near, safe)
         near = line.rate
-    bar = t_quantile((1 + confidence) / 2, line.dof) ** 2 * line.scatter
+    bar = t_quantile((1 + confidence) / 2, line.near) ** 2 * line.scatter
+    safe = _steps(probes, level, bar)
     kept = line.rates[2 * (line.profile.max() - line.profile) <= bar]
     gap = _fall(probes, level, line.rate)
     lo = max(min(kept[0], gap.lo), safe.interval.lo)
@@ -138,7 +166,7 @@ class _Line(NamedTuple):
     rate: float
     slope: float
     scatter: float  # of the probes about the line, over what they say, at least 1
-    dof: float  # probes that count, less the two that a line takes
+    near: float  # how many probes count, by their weights; at least 1
 
 
 def _line(probes: Sequence[Probe], level: float, near: float, safe: Boundary) -> _Line:
@@ -161,11 +189,12 @@ def _line(probes: Sequence[Probe], level: float, near: float, safe: Boundary) ->
         kept = np.flatnonzero(2 * (profile[best] - profile) <= WIDEST)
         fine = grid[max(kept[0] - 1, 0)], grid[min(kept[-1] + 1, grid.size - 1)]
         final, grid = grid, np.linspace(*fine, GRID)
-    p = _share(slope, x - theta, level)
-    pearson = float((weights * counts * (shares - p) ** 2 / np.maximum(p * (1 - p), 1e-9)).sum())
-    dof = max(float(weights.sum()) - 2, 1.0)
-    scatter = max(1.0, pearson / dof)
-    return _Line(near * np.exp(final), profile, near * math.exp(theta), slope, scatter, dof)
+    p = np.clip(_share(slope, x - theta, level), 1e-12, 1 - 1e-12)
+    own = np.clip(shares, 1e-12, 1 - 1e-12)
+    apart = _log_likelihood(shares, own, weights * counts) - _log_likelihood(shares, p, weights * counts)  # fmt: skip
+    count = float(weights.sum())
+    scatter = max(1.0, 2 * apart / max(count - 2, 1.0))
+    return _Line(near * np.exp(final), profile, near * math.exp(theta), slope, scatter, max(count, 1.0))  # fmt: skip
 
 
 def _profile(
