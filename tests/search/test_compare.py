@@ -108,7 +108,7 @@ def test_repeats_are_paired_by_workload():
     assert effect.how == "paired repeats"
     assert effect.better == "a"
     lone = named(compare(a[:1], b[-1:]), "tbt.mean")
-    assert lone.how == "one run each"
+    assert lone.how == "paired requests"
     assert lone.interval.hi - lone.interval.lo > effect.interval.hi - effect.interval.lo
 
 

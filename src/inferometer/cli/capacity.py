@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from inferometer.load.options import Drive
     from inferometer.load.preflight import Found
     from inferometer.load.progress import Progress
-    from inferometer.search.capacity import Capacity, Probe, Search, Standing, World
+    from inferometer.search.capacity import Capacity, Probe, Search, Standing, Uneven, World
     from inferometer.sim import Deployment
     from inferometer.workload import WorkloadSpec
 
@@ -309,6 +309,8 @@ def render(answer: Capacity, folder: Path | None) -> Iterator[RenderableType]:
     yield card.line("SLO", f"{answer.slo.name or answer.slo.text} · binding: {answer.binding}")
     if answer.hysteresis is not None:
         yield card.line("hysteresis", _hysteresis(answer), "red" if answer.hysteresis.shown else "")
+    if answer.uneven is not None:
+        yield card.line("uneven", _uneven(answer.uneven), "red")
     yield ""
     yield curve(answer.probes)
     spent = math.fsum(probe.spent_s for probe in answer.probes)
@@ -318,6 +320,12 @@ def render(answer: Capacity, folder: Path | None) -> Iterator[RenderableType]:
         yield card.line("missing", _missing(answer, answer.missing))
     if folder is not None:
         yield card.line("runs", str(folder))
+
+
+def _uneven(seen: Uneven) -> str:
+    """What contradicts the search's one assumption."""
+    told = f"{seen.share:.1%} at {_load(seen.load)} but {seen.higher_share:.1%} at {_load(seen.higher_load)}"
+    return f"{told} ({seen.criterion}): more than one state?"
 
 
 def _missing(answer: Capacity, requests: float) -> str:

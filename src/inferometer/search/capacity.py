@@ -34,6 +34,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -50,7 +51,7 @@ from inferometer.search.evidence import STABLE, Criterion, check_searchable, cri
 from inferometer.slo import Slo
 from inferometer.slo import parse as parse_slo
 from inferometer.spec import Spec
-from inferometer.stats.intervals import normal_quantile
+from inferometer.stats.intervals import Floats, normal_quantile
 from inferometer.stats.monotone import REACH
 
 Verdict = Literal["resolved", "cliff", "unresolved", "unbounded", "infeasible"]
@@ -77,6 +78,7 @@ CLIFF = 0.5  # of the level
 OVERLOAD = 1.5  # times the interval's end
 FEWEST = 40  # requests that a probe must have
 SHOWN_Z = 2.33
+BEYOND_DOUBT = 4.4  # standard errors, of the worst of some hundred pairs
 JOURNAL = "probes.jsonl"
 
 
@@ -175,6 +177,16 @@ class Hysteresis(NamedTuple):
     shown: bool
 
 
+class Uneven(NamedTuple):
+    """Two loads of which the lower one was worse, in a criterion: the server has more states than one, or no capacity."""
+
+    load: float
+    share: float
+    higher_load: float
+    higher_share: float
+    criterion: str
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """The answer. `load` is NaN where none can be given (infeasible, unbounded)."""
@@ -188,6 +200,11 @@ class Capacity:
     search: Search
     slo: Slo
     hysteresis: Hysteresis | None = None
+
+    @property
+    def uneven(self) -> Uneven | None:
+        """Where shares rise with the load beyond doubt, which the search took for impossible; the worst such pair."""
+        return uneven(counted(self.probes))
 
     @property
     def missing(self) -> float | None:
@@ -215,6 +232,7 @@ class Capacity:
             "binding": self.binding,
             "slo": self.slo.text,
             "hysteresis": None if self.hysteresis is None else self.hysteresis._asdict(),
+            "uneven": None if self.uneven is None else self.uneven._asdict(),
             "requests": sum(probe.requests for probe in self.probes),
             "requests_missing": None if self.missing is None else round(self.missing),
             "request_seconds": self.request_seconds,
@@ -321,25 +339,59 @@ def _boundary(valid: Sequence[Probe], criterion: int, confidence: float) -> stat
 
 
 def points_of(probes: Sequence[Probe], criterion: int) -> list[stats.Probe]:
-    """One criterion's curve: each probe's share, worth its requests over how many of them it takes to make an independent one.
+    """One criterion's curve: the share at each load, and what the probe is worth.
 
-    That number comes from all probes at loads nearby: a probe's own is high where it happened to meet congestion and low
-    where it did not, so that lucky probes would count for too much. Short ones begin empty, too, and are believed only as
-    far as they keep the bracket once there are refining ones.
+    Bracketing probes are short and begin empty: beside refining ones they are believed only as far as they keep the bracket.
     """
-    seen = [p.criteria[criterion] for p in probes]
-    counts = np.array([c.effective_n for c in seen])
-    if all(c.n for c in seen):
-        n = np.array([c.n for c in seen], float)
-        alike = n / np.maximum(counts, 1.0)
-        counts = n / stats.smoothed(np.log([p.ask.load for p in probes]), alike, n, NEARBY)
-        if sum(p.ask.role == "refine" for p in probes) >= 2:
-            short = np.array([p.ask.role == "bracket" for p in probes])
-            counts = np.where(short, np.minimum(counts, SHORT), counts)
+    seen, counts = [p.criteria[criterion] for p in probes], _counts(probes, criterion)
+    if all(c.n for c in seen) and sum(p.ask.role == "refine" for p in probes) >= 2:
+        short = np.array([p.ask.role == "bracket" for p in probes])
+        counts = np.where(short, np.minimum(counts, SHORT), counts)
     return [
         stats.Probe(p.ask.load, c.share, float(count))
         for p, c, count in zip(probes, seen, counts, strict=True)
     ]
+
+
+def _counts(probes: Sequence[Probe], criterion: int) -> Floats:
+    """How many independent requests each probe is worth: its requests over how many of them it takes to make one.
+
+    That number comes from all probes at loads nearby: a probe's own is high where it happened to meet congestion and low
+    where it did not, so that lucky probes would count for too much.
+    """
+    seen = [p.criteria[criterion] for p in probes]
+    own = np.array([c.effective_n for c in seen])
+    if not all(c.n for c in seen):
+        return own
+    n = np.array([c.n for c in seen], float)
+    loads = np.log([p.ask.load for p in probes])
+    return n / stats.smoothed(loads, n / np.maximum(own, 1.0), n, NEARBY)
+
+
+def uneven(valid: Sequence[Probe]) -> Uneven | None:
+    """The pair of probes whose shares rise with the load by the most standard errors, if by more than `BEYOND_DOUBT`."""
+    found: list[tuple[float, Uneven]] = []
+    ordered = sorted(valid, key=lambda p: p.ask.load)
+    for k, criterion in enumerate(ordered[0].criteria if ordered else ()):
+        counts = np.minimum(_counts(ordered, k), [p.criteria[k].effective_n for p in ordered])
+        points = [
+            stats.Probe(p.ask.load, p.criteria[k].share, float(count))
+            for p, count in zip(ordered, counts, strict=True)
+        ]
+        found += [
+            (z, Uneven(low.rate, low.share, high.rate, high.share, criterion.text))
+            for low, high in combinations(points, 2)
+            if (z := _rise_z(low, high)) > BEYOND_DOUBT
+        ]
+    return max(found, default=(0.0, None), key=lambda pair: pair[0])[1]
+
+
+def _rise_z(low: stats.Probe, high: stats.Probe) -> float:
+    """How far the share at a higher load is above that at a lower one, in standard errors (pooled, as in a z test)."""
+    n = low.effective_n + high.effective_n
+    pooled = (low.share * low.effective_n + high.share * high.effective_n) / n
+    error = math.sqrt(pooled * (1 - pooled) * n / (low.effective_n * high.effective_n))
+    return (high.share - low.share) / error if error else 0.0
 
 
 # --- what next --------------------------------------------------------------------------------------------------------
