@@ -1,7 +1,8 @@
 """Is B better than A: by how much, where, how surely, and would another tool say so.
 
 Knows two sides, each a run or repeats of one. Differences are b - a, ratios b / a.
-* First, may they be compared? `differences` lists what was not the same: workloads, SLOs, conditions, instruments. What
+* First, may they be compared? `differences` lists what was not the same: workloads, SLOs, conditions, instruments; and
+  runs that nobody may believe: invalid ones, and those past saturation, whose latencies say how long they lasted. What
   servers are (URL, engine, version) is what is being compared, and is no difference.
 * Effects come with intervals. One run a side: from the queue-aware intervals of the two runs (MOVER), less the noise that
   they have in common where both played one plan (`stats.alike`, by request id); a run cannot see what differs between
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ from inferometer.errors import InvalidMeasurement, UserError
 from inferometer.metrics import conventions, tokens
 from inferometer.metrics import summary as summaries
 from inferometer.metrics.scorecard import attainment_of, view_of
+from inferometer.metrics.steady import steady_state
 from inferometer.metrics.summary import Sample, plain
 from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO, column_of, rows_of
 from inferometer.metrics.view import Settings, View
@@ -204,15 +206,16 @@ def compare(
 
 
 def differences(a: Sequence[Run], b: Sequence[Run]) -> list[Difference]:
-    """What was not the same on the two sides, and which runs are invalid; empty where they may be compared."""
+    """What was not the same on the two sides, and how many runs are unfit; empty where they may be compared."""
     out = []
     for what, read in CONDITIONS.items():
         seen = [sorted({str(read(run)) for run in side}) for side in (a, b)]
         if seen[0] != seen[1]:
             out.append(Difference(what, ", ".join(seen[0]), ", ".join(seen[1])))
-    bad = [sum(not _valid(run) for run in side) for side in (a, b)]
-    if any(bad):
-        out.append(Difference("validity", *(f"{n} invalid runs" for n in bad)))
+    for what, fault, wrong in FAULTS:
+        bad = [sum(wrong(run) for run in side) for side in (a, b)]
+        if any(bad):
+            out.append(Difference(what, *(f"{n} {fault}" for n in bad)))
     return out
 
 
@@ -235,6 +238,7 @@ CONDITIONS: dict[str, Any] = {
     "protocol": lambda run: run.manifest.target.get("dialect"),
     "ignore_eos": lambda run: (run.manifest.target.get("accepts") or {}).get("ignore_eos"),
     "streaming": lambda run: (run.manifest.target.get("accepts") or {}).get("stream"),
+    "fields": lambda run: run.manifest.target.get("extra") or None,
     "warm-up": _asked("drive", "warmup_s"),
     "patience": _asked("drive", "patience"),
     "retries": _asked("drive", "retries"),
@@ -251,6 +255,13 @@ def _valid(run: Run) -> bool:
     record = run.manifest.instrument
     vouched = run.manifest.world != "measured" and not record.get("invalid_reasons")
     return bool(record.get("valid", vouched))
+
+
+# What makes a run unfit for a comparison, whatever the other side is.
+FAULTS: tuple[tuple[str, str, Callable[[Run], bool]], ...] = (
+    ("validity", "invalid", lambda run: not _valid(run)),
+    ("steady state", "past saturation", lambda run: steady_state(run).in_place_of_numbers),
+)
 
 
 def _fingerprint(run: Run) -> str:
