@@ -214,7 +214,7 @@ class Moody:
         self.overloaded = False
 
     def __call__(self, ask):
-        run = (self.tired if self.overloaded and not ask.rested else self.world)(ask)
+        run = (self.tired if self.overloaded and not ask.rest_s else self.world)(ask)
         self.overloaded = ask.role == "overload"
         return run
 
@@ -231,7 +231,7 @@ def test_hysteresis_is_found():
 
 
 def test_concurrency_is_a_whole_number():
-    """Asked for requests in flight, the search tries whole numbers, and ends between two neighbours."""
+    """Asked for requests in flight, the search tries whole numbers, and tells those that it may be."""
     search = Search(whole=True, start=4, hysteresis=False)
 
     def world(ask):
@@ -239,9 +239,17 @@ def test_concurrency_is_a_whole_number():
         return law(lambda users: 0.1 if users <= 37 else 5.0)(ask)
 
     found = capacity(world, SLO, search)
-    assert found.load == 37
-    assert found.interval == (37, 38)
-    assert found.to_dict()["concurrency"] == 37
+    assert found.load == pytest.approx(37, abs=2)
+    assert found.interval.lo <= 37 <= found.interval.hi <= found.interval.lo + 4
+    assert found.to_dict()["concurrency"] == found.load
+
+
+def test_a_small_concurrency_is_found_exactly():
+    """Where the precision asked for is less than one request, nothing is left open."""
+    search = Search(whole=True, start=1, hysteresis=False)
+    found = capacity(law(lambda users: 0.1 if users <= 5 else 5.0), SLO, search)
+    assert found.load == 5
+    assert found.interval == (5, 5)
 
 
 def test_what_rises_with_the_load_has_no_capacity():
@@ -251,7 +259,7 @@ def test_what_rises_with_the_load_has_no_capacity():
 
 
 def test_the_first_step_is_the_start():
-    """Nothing known: the start, rested, with the search's own seed."""
+    """Nothing known: the start, with the search's own seed."""
     step = decide([], Search(start=2, seed=5))
     assert not isinstance(step, End)
-    assert (step.load, step.seed, step.rested) == (2, 5, True)
+    assert (step.load, step.seed, step.rest_s) == (2, 5, 0)

@@ -85,6 +85,52 @@ def test_what_differs_is_listed_and_refused():
     assert len(compare(a, b, anyway=True).differences) == 3
 
 
+@pytest.mark.parametrize(
+    ("what", "changed"),
+    [
+        ("workload", {"workload": {"fingerprint": "another plan"}}),
+        ("SLO", {"spec": {"slo": "ttft.p99 <= 1s"}}),
+        ("world", {"world": "measured", "instrument": {"valid": True}}),
+        ("model", {"model": {"name": "other"}}),
+        ("tokenizer", {"model": {"name": "m", "tokenizer": {"fingerprint": "t"}}}),
+        ("protocol", {"target": {"dialect": "anthropic"}}),
+        ("ignore_eos", {"target": {"accepts": {"ignore_eos": False}}}),
+        ("streaming", {"target": {"accepts": {"stream": False}}}),
+        ("fields", {"target": {"extra": {"temperature": 0.7}}}),
+        ("warm-up", {"spec": {"drive": {"warmup_s": 5}}}),
+        ("patience", {"spec": {"drive": {"patience": {"total_s": 5}}}}),
+        ("retries", {"spec": {"drive": {"retries": 1}}}),
+        ("stamps", {"spec": {"drive": {"stamps": "user"}}}),
+        ("instrument's version", {"versions": {"inferometer": "0.0.1"}}),
+        ("instrument's host", {"host": {"cpus": 96}}),
+        ("complete", {"complete": False}),
+        ("validity", {"instrument": {"valid": False, "invalid_reasons": ["late"]}}),
+    ],
+)
+def test_every_kind_of_difference_is_refused_by_its_name(what, changed):
+    """One changed condition is one difference, named, with both sides; in either order."""
+    a, b = run_of(requests=300), run_of(requests=300, **changed)
+    for sides in ((a, b), (b, a)):
+        assert {d.what for d in differences(*([side] for side in sides))} == {what}
+        with pytest.raises(InvalidMeasurement, match=f"not comparable: {what}"):
+            compare(*sides)
+
+
+def test_runs_past_saturation_are_refused():
+    """A queue that grows until the run ends has latencies that say how long it lasted, on both sides alike."""
+    a, b = run_of(load=16.0), run_of(load=16.0, slower=1.1)
+    assert [tuple(d) for d in differences([a], [b])] == [
+        ("steady state", "1 past saturation", "1 past saturation")
+    ]
+
+
+def test_conditions_are_compared_as_sets_over_repeats():
+    """Repeats of several workloads are comparable with the same ones in another order, and not with others."""
+    a = [run_of(s, requests=200) for s in (0, 1)]
+    assert differences(a, a[::-1]) == []
+    assert [d.what for d in differences(a, [a[0], run_of(2, requests=200)])] == ["workload"]
+
+
 def test_an_invalid_run_is_refused():
     """What the instrument does not vouch for is not compared."""
     bad = run_of(instrument={"valid": False, "invalid_reasons": ["late"]})
@@ -99,6 +145,20 @@ def test_what_servers_are_is_no_difference():
     assert differences([a], [b]) == []
 
 
+def test_runs_of_one_plan_are_paired_by_request():
+    """The same arrivals and services but for 2 %: what a lone pair shows is several times sharper than runs apart."""
+    a, b = run_of(load=5), run_of(load=5, slower=1.02)
+    apart = run_of(7, load=5, slower=1.02, workload={"fingerprint": "plan-0"})
+    effect, other = named(compare(a, b), "ttlt.mean"), named(compare(a, apart), "ttlt.mean")
+    assert effect.how == other.how == "paired requests"
+    assert effect.better == "a"
+    assert not other.better
+    width = [e.interval.hi - e.interval.lo for e in (effect, other)]
+    assert width[0] < width[1] / 3
+    lost = replace(b, timeline=b.timeline.take(np.arange(len(b.timeline)) % 3 > 0))
+    assert named(compare(a, lost), "ttlt.mean").interval.hi > effect.interval.hi
+
+
 def test_repeats_are_paired_by_workload():
     """The same seeds on both sides, in any order: the t test is on their differences, and sees what a lone run cannot."""
     seeds = (0, 1, 2, 3)
@@ -108,7 +168,7 @@ def test_repeats_are_paired_by_workload():
     assert effect.how == "paired repeats"
     assert effect.better == "a"
     lone = named(compare(a[:1], b[-1:]), "tbt.mean")
-    assert lone.how == "one run each"
+    assert lone.how == "paired requests"
     assert lone.interval.hi - lone.interval.lo > effect.interval.hi - effect.interval.lo
 
 

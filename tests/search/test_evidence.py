@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -83,15 +85,25 @@ def test_what_was_not_measured_is_refused(text):
         seen(run_of(*[(0.1,)] * 30), text)
 
 
-@pytest.mark.parametrize(("bound_ms", "share"), [(103, 1.0), (97, 0.0)])
-def test_a_mean_is_worth_its_distance_in_standard_errors(bound_ms, share):
-    """400 TTFTs of 100 ± 20 ms are three standard errors from either bound: n = z^2 / (2 log 2) is about 6."""
+@pytest.mark.parametrize(("bound_ms", "share"), [(103, 0.507), (97, 0.492)])
+def test_a_mean_has_a_share_against_its_bound(bound_ms, share):
+    """400 TTFTs of 100 ± 20 ms: b / (b + x), with the error that the mean has: 1 % of it, a quarter of that of the share."""
     ttft = np.random.default_rng(5).normal(0.1, 0.02, 400).clip(0.001)
     text = f"ttft.mean <= {bound_ms}ms"
     found = seen(run_of(*[(t,) for t in ttft]), text)[text]
     assert found.level == 0.5
-    assert found.share == share
-    assert 1 < found.effective_n < 20
+    assert found.share == pytest.approx(share, abs=0.005)
+    assert found.met == (bound_ms == 103)
+    assert math.sqrt(0.25 / found.effective_n) == pytest.approx(0.01 / 4, rel=0.2)
+
+
+def test_what_must_be_high_counts_the_other_way():
+    """A fluidity index of 1 against a bound of 0.5 is met, and worth something."""
+    text = "fluidity_index.mean >= 0.5"
+    run = run_of(*[(0.1, *[0.01 + 0.2 * (i % 3 == 0)] * 5) for i in range(40)])
+    found = criteria(run, parse(f"{text}; with token_deadline=50ms and first_deadline=1s"))[0]
+    assert found.met
+    assert 0.5 < found.share < 1
 
 
 def test_a_growing_backlog_is_not_stable():

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from inferometer.clock import VirtualClock
 from inferometer.emulator import Schedule, serve_child
-from inferometer.errors import UserError
+from inferometer.errors import TargetError, UserError
 from inferometer.load.options import Drive
 from inferometer.load.preflight import find
 from inferometer.search import arms, prefill
@@ -15,6 +16,8 @@ from inferometer.search.measured import Measured, at_load, plan_of
 from inferometer.slo import parse
 from inferometer.workload import WorkloadSpec
 from inferometer.workload.arrivals import Closed, Gamma, Ramp
+from inferometer.workload.prompts import Prompts
+from inferometer.workload.tokenizer import load as tokenizer
 
 WORKLOAD = WorkloadSpec(arrivals=Gamma(rate=1, cv=2), prompt_tokens=16, output_tokens=4)
 ASK = Ask(load=50, seed=3, requests=40, warmup=10)
@@ -57,6 +60,27 @@ def test_probes_of_a_server(tmp_path):
     assert stopped.stopped
     assert not stopped.met
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["probe-000-50", "probe-001-2000"]
+
+
+def test_a_dead_server_is_no_slow_server(tmp_path):
+    """A probe that meets only refused connections is an error with exit code 4, and says how to go on."""
+    with serve_child(Schedule(models=("m",), ttft_s=0.002, gap_s=0.001)) as url:
+        found = find([url])
+    world = Measured(found, WORKLOAD, Drive(), tmp_path, telemetry=False)
+    with pytest.raises(TargetError, match="died at a load of 50") as error:
+        world(ASK)
+    assert error.value.exit_code == 4
+    assert "the same command goes on" in str(error.value)
+
+
+def test_prompts_are_new_and_nothing_else():
+    """Another seed for the texts leaves arrivals and lengths as they are."""
+    one, _ = plan_of(WORKLOAD, ASK)
+    two, _ = plan_of(WORKLOAD, msgspec.structs.replace(ASK, texts=99))
+    assert (one.intended_ns == two.intended_ns).all()
+    assert (one.prompt_tokens == two.prompt_tokens).all()
+    texts = [Prompts(plan, tokenizer(None)).text(0) for plan in (one, two)]
+    assert texts[0] != texts[1]
 
 
 def test_a_closed_loop_is_warmed_by_its_first_requests(tmp_path):

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from inferometer.stats import (
     Interval,
     Sample,
+    alike,
+    common,
     crossings,
     difference_ci,
     hodges_lehmann,
-    pair,
-    paired_mean_ci,
-    paired_shift,
     quantile,
     ratio_ci,
     shift_function,
@@ -116,33 +115,48 @@ def test_no_crossing_without_evidence():
     assert crossings(Sample(x), Sample(y + 0.5)) == []
 
 
-def test_pairs_are_common_requests_in_the_order_of_the_first():
-    """Unpaired requests are counted on each side; a repeated id is a mistake."""
-    found = pair(["r3", "r1", "r2"], [30, 10, 20], ["r1", "r9", "r3"], [11, 99, 33])
-    assert found.a.tolist() == [30, 10]
-    assert found.b.tolist() == [33, 11]
-    assert (found.only_a, found.only_b) == (1, 1)
+def test_common_requests_stand_in_the_order_of_the_first():
+    """Requests of one side only are left out; a repeated id is a mistake."""
+    at_a, at_b = common(["r3", "r1", "r2"], ["r1", "r9", "r3"])
+    assert at_a.tolist() == [0, 1]
+    assert at_b.tolist() == [2, 0]
     with pytest.raises(ValueError, match="twice"):
-        pair(["r1", "r1"], [1, 2], ["r1"], [1])
+        common(["r1", "r1"], ["r1"])
 
 
-def test_pairing_removes_common_noise(mm1):
-    """The same arrivals on a server 10 % slower: paired intervals are several times narrower, and hold the truth."""
+def test_common_noise_leaves_the_difference(mm1):
+    """The same arrivals on a server 10 % slower: the interval is several times narrower, and holds the truth."""
     rng = np.random.default_rng(7)
     a = mm1(0.5, 4000, rng)
     b = a * 1.1 + rng.normal(0, 0.01, a.size)
-    pairs = pair(np.arange(4000), a, np.arange(4000), b)
-    (paired,) = paired_shift(pairs, [0.5], draws=199)
+    shared = alike(a <= quantile(a, 0.5), b <= quantile(b, 0.5))
+    (paired,) = shift_function(Sample(a), Sample(b), [0.5], correlation=[shared])
     (apart,) = shift_function(Sample(a), Sample(b), [0.5])
     assert paired.interval.lo <= 0.1 * quantile(a, 0.5) <= paired.interval.hi
     assert apart.interval.hi - apart.interval.lo > 4 * (paired.interval.hi - paired.interval.lo)
-    mean = paired_mean_ci(pairs)
-    assert mean.lo <= 0.1 * 2 <= mean.hi
 
 
-def test_pairing_does_not_conjure_a_tail():
-    """p99 of 200 pairs is refused, although a bootstrap would print an interval."""
-    x = np.random.default_rng(8).exponential(size=200)
-    pairs = pair(np.arange(200), x, np.arange(200), x + 1)
-    (p99,) = paired_shift(pairs, [0.99], draws=99)
-    assert math.isnan(p99.interval.lo)
+@modest
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_what_is_alike_is_a_share(seed, part):
+    """Between 0 and 1; nearly 1 of a series with itself, 0 with its opposite, and of a few requests nothing is said."""
+    rng = np.random.default_rng(seed)
+    u, v = rng.normal(size=(2, 400))
+    assert 0 <= alike(u, part * u + (1 - part) * v) < 1.0000001
+    assert alike(u, u) > 0.999
+    assert alike(u, -u) == 0
+    assert alike(u[:50], u[:50]) == 0
+
+
+def test_unlike_runs_are_seldom_called_alike():
+    """Of two independent series at most one in five shows any correlation after the deduction."""
+    rng = np.random.default_rng(3)
+    seen = [alike(*rng.normal(size=(2, 400))) for _ in range(200)]
+    assert np.mean(np.array(seen) > 0) <= 0.2
+
+
+def test_mover_of_equal_estimates_that_err_together_is_a_point():
+    """With correlation 1 equal arms cancel; with 0 they add in quadrature."""
+    ci = Interval(7, 13)
+    assert tuple(difference_ci(10, ci, 10, ci, 1.0)) == pytest.approx((0, 0), abs=1e-9)
+    assert tuple(difference_ci(10, ci, 10, ci, 0.0)) == pytest.approx((-3 * 2**0.5, 3 * 2**0.5))

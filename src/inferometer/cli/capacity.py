@@ -1,14 +1,15 @@
 """`inferometer capacity`: from options to a world, a search in it, and what it found.
 
-The search itself is `inferometer.search.capacity`; here it is told what to do, watched, and shown. Every probe is a run
-directory beside the journal, so that a search that was interrupted goes on with the same command.
+The search itself is `inferometer.search.capacity`; here it is told what to do, watched, and shown. A server and a
+simulated system differ in the world that they become, and in nothing else. Every probe is a run directory beside the
+journal, so that a search that was interrupted goes on with the same command.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,14 @@ from inferometer.errors import EXIT_FAILED, EXIT_INVALID, EXIT_OK, UserError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live as Terminal
 
+    from inferometer.load.options import Drive
     from inferometer.load.preflight import Found
+    from inferometer.load.progress import Progress
     from inferometer.report.live import Live
-    from inferometer.search.capacity import Capacity, Probe, Search, Standing, World
+    from inferometer.search.capacity import Capacity, Probe, Search, Standing, Uneven, World
+    from inferometer.sim import Deployment
     from inferometer.workload import WorkloadSpec
 
 EXITS = {
@@ -51,10 +56,10 @@ COLOURS = {"resolved": "green", "cliff": "yellow", "unbounded": "yellow"}
 
 # fmt: off
 OPTIONS = (
-    click.Argument(["urls"], nargs=-1, required=True, metavar="URL..."),
+    click.Argument(["urls"], nargs=-1, required=True, metavar="TARGET..."),
     *section(
         "Search",
-        opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms', or a preset.", required=True),
+        opt("--slo EXPR", "'ttft.p99 <= 0.5s and ...', or a preset.", required=True),
         opt("--start LOAD", "Where to begin: requests/s, or in flight.  [1]", ABOVE_0),
         opt("--in-flight", "Search the concurrency of a closed loop instead.", to="whole"),
         opt("--precision SHARE", "Until the interval is this narrow.  [0.05]", ABOVE_0, default=0.05),
@@ -65,8 +70,8 @@ OPTIONS = (
         rare("--probe-requests N", "Requests of a first probe.  [200]", AT_LEAST_1, default=200),
         rare("--most-requests N", "Requests of any probe.  [8000]", AT_LEAST_1, default=8_000),
         rare("--shortest TIME", "No probe is shorter.  [10s]", DURATION, to="shortest_s", default="10s"),
-        rare("--longest TIME", "No probe is longer.  [10m]", DURATION, to="longest_s", default="10m"),
-        rare("--rest TIME", "Between two probes.  [2s]", DURATION_OR_0, to="rest_s", default="2s"),
+        rare("--longest TIME", "No probe is longer.  [30m]", DURATION, to="longest_s", default="30m"),
+        rare("--rest TIME", "Before each probe.  [2s]", DURATION_OR_0, to="rest_s", default="2s"),
         rare("--probes N", "At most so many.  [80]", AT_LEAST_1, default=80),
         rare("--no-hysteresis", "Do not look whether an overload leaves a mark."),
         rare("--prefill FILE", "A prefill curve, for SLOs on scheduling_delay."),
@@ -84,7 +89,7 @@ OPTIONS = (
     *(o for o in measure.OPTIONS if getattr(o, "section", "") in ("Target", "Patience")),
     *section(
         "Result",
-        opt("-o, --out FOLDER", "Where the runs go; the same folder resumes.", required=True),
+        opt("-o, --out FOLDER", "Where the runs go; the same folder resumes."),
         json_option(),
         serve_option(),
         rare("--quiet", "No progress on stderr."),
@@ -97,7 +102,7 @@ OPTIONS = (
 def command(**options: Any) -> int:
     """Find the highest load that meets an SLO, with an interval.
 
-    Loads are requests per second, or requests in flight with --in-flight.
+    TARGET: a server's URL, or a simulated system (sim:NAME?model=M).
     Exit code 1: infeasible at any load; 3: unresolved.
     """
     from inferometer import slo as slos
@@ -109,23 +114,27 @@ def command(**options: Any) -> int:
     slo = slos.parse(options["slo"], where="--slo")
     search = _search(options)
     asked = _workload(options)
-    folder = Path(options["out"])
-    found = target.found(options)
+    folder = None if options["out"] is None else Path(options["out"])
+    served = target.read(options)
     header = Header(
         slo=slo.text,
-        target=" ".join(found.target.described()["urls"]) + f" {found.target.model}",
+        target=_described(served),
         workload=msgspec.json.encode(asked).decode(),
         whole=search.whole,
     )
-    known, keep = open_journal(folder, header)
-    world = _world(found, asked, folder, options)
-    silent = options["as_json"] or options["quiet"]
-    with browser(options["serve"], f"capacity: {folder.name}", Ends([folder])) as live:
-        with _watching(silent) as shown:
-            watch = also(live, shown, tell)
+    if options["serve"] and folder is None:
+        raise UserError("a report needs a folder", where="--serve", remedy="name one with -o")
+    known, keep = ([], None) if folder is None else open_journal(folder, header)
+    where = None if folder is None else str(folder)
+    ends = Ends([] if folder is None else [folder])
+    with browser(options["serve"], f"capacity: {where}", ends) as live:
+        with _watching(options["as_json"] or options["quiet"]) as screen:
+            world = _world(served, asked, folder, options, screen)
+            watch = also(live, screen.probed, tell)
             answer = capacity(world, slo, search, known=known, keep=keep, watch=watch)
-        told = card.plain_json(answer.to_dict() | {"folder": str(folder)})
-        write_whole(folder / ANSWER, told.encode())
+        told = card.plain_json(answer.to_dict() | {"folder": where})
+        if folder is not None:
+            write_whole(folder / ANSWER, told.encode())
         if options["as_json"]:
             click.echo(told)
         else:
@@ -148,6 +157,7 @@ def _search(options: dict[str, Any]) -> Search:
         most_requests=options["most_requests"],
         shortest_s=options["shortest_s"],
         longest_s=options["longest_s"],
+        rest_s=options["rest_s"],
         probes=options["probes"],
         seed=options["seed"],
         hysteresis=not options["no_hysteresis"],
@@ -177,49 +187,110 @@ def _workload(options: dict[str, Any]) -> WorkloadSpec:
     )
 
 
-def _world(found: Found, asked: WorkloadSpec, folder: Path, options: dict[str, Any]) -> World:
-    from dataclasses import replace
+def _described(served: Found | Deployment) -> str:
+    """The target in the header of a journal."""
+    from inferometer.sim import Deployment
 
-    from inferometer.load.options import Drive, Patience
+    if isinstance(served, Deployment):
+        return msgspec.json.encode(served).decode()
+    return " ".join(served.target.described()["urls"]) + f" {served.target.model}"
+
+
+def _world(
+    served: Found | Deployment,
+    asked: WorkloadSpec,
+    folder: Path | None,
+    options: dict[str, Any],
+    screen: Screen,
+) -> World:
     from inferometer.metrics.prefill import with_curve
     from inferometer.search.measured import Measured
     from inferometer.search.prefill import read_curve
+    from inferometer.search.simulated import Simulated
+    from inferometer.sim import Deployment
 
-    names = ("connect_s", "first_token_s", "between_s", "total_s")
-    patience = Patience(**{name: options[name] for name in names if options[name] is not None})
-    drive = Drive(
-        workers=options["workers"],
-        patience=patience,
-        retries=options["retries"],
-        tokenizer=options["tokenizer"],
-    )
-    world = Measured(found, asked, drive, folder, rest_s=options["rest_s"])
-    world = replace(world, telemetry=not options["no_telemetry"])
+    world: World
+    if isinstance(served, Deployment):
+        world = Simulated(served, asked, folder)
+    elif folder is None:
+        raise UserError("where do the runs go?", where="-o", remedy="name a folder")
+    else:
+        world = Measured(
+            served, asked, _drive(options), folder, watch=screen.running,
+            telemetry=not options["no_telemetry"],
+        )  # fmt: skip
     if options["prefill"] is None:
         return world
     curve = read_curve(options["prefill"])
     return lambda ask: with_curve(world(ask), curve)
 
 
+def _drive(options: dict[str, Any]) -> Drive:
+    from inferometer.load.options import Drive, Patience
+
+    names = ("connect_s", "first_token_s", "between_s", "total_s")
+    patience = Patience(**{name: options[name] for name in names if options[name] is not None})
+    return Drive(
+        workers=options["workers"],
+        patience=patience,
+        retries=options["retries"],
+        tokenizer=options["tokenizer"],
+    )
+
+
 # --- what is seen of it -----------------------------------------------------------------------------------------------
 
 
+class Screen:
+    """Where a search is watched: on a terminal the curve so far and the probe that runs, else a line per probe."""
+
+    def __init__(self, live: Terminal | None) -> None:
+        self._live = live
+        self._above: list[Any] = []
+
+    def probed(self, probes: Sequence[Probe], now: Standing | None) -> None:
+        """One more probe is there."""
+        if self._live is None:
+            click.echo(progress(probes, now), err=True)
+            return
+        self._above = [curve(probes), progress(probes, now)]
+        self._draw("")
+
+    def running(self, seen: Progress) -> None:
+        """What is known of the probe that runs."""
+        told = f"{seen.started:,} of {seen.planned:,} sent, {seen.in_flight:,} in flight"
+        self._draw(f"now: {seen.stage}, {told}, {seen.failed:,} failed")
+
+    def _draw(self, last: str) -> None:
+        from rich.console import Group
+
+        if self._live is not None:
+            self._live.update(Group(*self._above, last), refresh=True)
+
+
+class Silent(Screen):
+    """Nothing is watched."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def probed(self, probes: Sequence[Probe], now: Standing | None) -> None:
+        """Say nothing."""
+
+
 @contextmanager
-def _watching(silent: bool) -> Iterator[Callable[[Sequence[Probe], Standing | None], None] | None]:
-    """What to call after each probe: on a terminal the whole curve is redrawn, else a line is written."""
+def _watching(silent: bool) -> Iterator[Screen]:
     if silent:
-        yield None
+        yield Silent()
         return
     if not sys.stderr.isatty():
-        yield lambda probes, now: click.echo(progress(probes, now), err=True)
+        yield Screen(None)
         return
-    from rich.console import Console, Group
+    from rich.console import Console
     from rich.live import Live
 
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
-        yield lambda probes, now: live.update(
-            Group(curve(probes), progress(probes, now)), refresh=True
-        )
+        yield Screen(live)
 
 
 def progress(probes: Sequence[Probe], now: Standing | None) -> str:
@@ -248,7 +319,7 @@ def tell(live: Live, probes: Sequence[Probe], now: Standing | None) -> None:
     live.table(HEADS, [cells(probe) for probe in by_load(probes)])
 
 
-def render(answer: Capacity, folder: Path) -> Iterator[RenderableType]:
+def render(answer: Capacity, folder: Path | None) -> Iterator[RenderableType]:
     """The verdict, the curve, and what it took."""
     from inferometer.cli import card
 
@@ -264,12 +335,31 @@ def render(answer: Capacity, folder: Path) -> Iterator[RenderableType]:
     yield card.line("SLO", f"{answer.slo.name or answer.slo.text} · binding: {answer.binding}")
     if answer.hysteresis is not None:
         yield card.line("hysteresis", _hysteresis(answer), "red" if answer.hysteresis.shown else "")
+    if answer.uneven is not None:
+        yield card.line("uneven", _uneven(answer.uneven), "red")
     yield ""
     yield curve(answer.probes)
     spent = math.fsum(probe.spent_s for probe in answer.probes)
     requests = sum(probe.requests for probe in answer.probes)
     yield card.line("cost", f"{len(answer.probes)} probes · {requests:,} requests · {spent:,.0f} s")
-    yield card.line("runs", str(folder))
+    if answer.missing:
+        yield card.line("missing", _missing(answer, answer.missing))
+    if folder is not None:
+        yield card.line("runs", str(folder))
+
+
+def _uneven(seen: Uneven) -> str:
+    """What contradicts the search's one assumption."""
+    told = f"{seen.share:.1%} at {_load(seen.load)} but {seen.higher_share:.1%} at {_load(seen.higher_load)}"
+    return f"{told} ({seen.criterion}): more than one state?"
+
+
+def _missing(answer: Capacity, requests: float) -> str:
+    """What an unresolved search would still need."""
+    told = f"about {requests:,.0f} requests for ±{answer.search.precision:.0%}"
+    if answer.search.whole or math.isnan(answer.load):
+        return told
+    return f"{told}, {requests / answer.load / 60:,.0f} min at {_load(answer.load)} requests/s"
 
 
 def _hysteresis(answer: Capacity) -> str:

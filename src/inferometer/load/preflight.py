@@ -82,7 +82,7 @@ def find(
     own = (*login(urls[0]), *secret, *headers)
     target = Target(endpoints, name, model or "", own, trust or Trust(), extra=extra or {})
     for each in endpoints:
-        _reach(each, target.trust)
+        reach(each, target.trust)
     facts = _facts(target)
     served = _served(facts)
     target = replace(target, model=_model(model, facts))
@@ -98,8 +98,8 @@ def find(
 # --- is it there ------------------------------------------------------------------------------------------------------
 
 
-def _reach(endpoint: Endpoint, trust: Trust) -> None:
-    """Connect once, and shake hands where there is TLS."""
+def reach(endpoint: Endpoint, trust: Trust) -> None:
+    """Connect once, and shake hands where there is TLS; raises TargetError where that fails."""
     where = endpoint.authority
     target = Target((endpoint,), DEFAULT_DIALECT, "", trust=trust)
     connection = plain_connection(endpoint, target, CONNECT_S)

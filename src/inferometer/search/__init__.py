@@ -2,13 +2,13 @@
 
     capacity     the highest load that meets an SLO, in any world that turns an Ask into a Run; pure but for that call
     evidence     what one probe says about an SLO, as shares with an effective n
-    measured     a server as a world; queueing, a queue with a known capacity as one
+    measured     a server as a world; simulated, a deployment as one; queueing, a queue with a known capacity
     compare      two sides: effects with intervals, shift function, crossings, flip table, gates
     repeats      several runs of one thing: declared looks, variances, randomized blocks
     lengths      from a pilot to the length of a run
     prefill      TTFT at zero load by prompt length, measured
 
-Knows runs, metrics, SLOs and statistics; only `measured` knows of servers.
+Knows runs, metrics, SLOs and statistics; only `measured` knows of servers, only `simulated` of simulators.
 """
 
 from inferometer.search.capacity import Ask, Capacity, Probe, Search, World, capacity

@@ -7,18 +7,23 @@ verdict; so a search that was interrupted goes on from its journal as if nothing
 1. Bracket: steps of a factor 2, few requests each, all with the same seed (common random numbers: the plans differ in
    their rate alone). A probe far above capacity may stop itself once far more requests are in flight than at a load
    that met the SLO (Little's law: users would have to wait several times as long).
-2. Refine: at the point between the estimate and the further end of the interval, never so near to the estimate that no
-   probe could tell the sides apart, with as many requests as the slope says it takes. Each refining probe has a seed of
-   its own (the k-th the same one in every search, so that two systems face the same traffic): the likelihood takes their
-   errors for independent, and a common seed would make them err together.
-3. Every probe counts, early ones too: `stats.boundary` pools them by isotonic regression, for each criterion of the SLO
-   (see `evidence`); the capacity is the least of the boundaries, and so are the ends of its interval.
+2. Refine: by turns a little below and a little above the estimate, where a probe tells most of where the curve crosses the
+   level; each with at most twice the requests of any before, and together as many as the slope says it takes. Each has
+   arrivals of its own (the k-th the same ones in every search, so that two systems face the same traffic): the
+   likelihood takes their errors for independent, and a common seed would make them err together.
+3. Every probe counts, early ones too, by how near it is: `stats.sharpened` fits a line to them where the shares allow it,
+   within what isotonic regression allows (`stats.boundary`), for each criterion of the SLO (see `evidence`); the capacity
+   is the least of the boundaries, and so are the ends of its interval.
 4. Hysteresis: the load below the interval once more, right after an overload and without a rest. A server that keeps its
    promise going up and breaks it coming down has two capacities.
 
+No two probes send the same prompts: a server that keeps prefixes would answer the second from its cache.
+An invalid probe says nothing about the server: it is repeated after ever longer rests, and a load at which `TRIES` were
+invalid in a row is taken for the instrument's limit if none above it was valid, and else ends the search.
+
 Verdicts: resolved    the interval is within ±`precision` of the estimate
-          cliff       the same, but from one end of the interval to the other the share falls to half of its level
-          unresolved  the budget was spent, or the instrument could not go higher
+          cliff       the same, but at twice the precision above the estimate the share has fallen to half of its level
+          unresolved  the budget was spent, or the instrument could not go higher, or was disturbed again and again
           unbounded   met at the highest load that may be tried
           infeasible  not met even at the lowest
 """
@@ -26,8 +31,10 @@ Verdicts: resolved    the interval is within ±`precision` of the estimate
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,12 +46,12 @@ from inferometer.clock import SECOND
 from inferometer.errors import UserError
 from inferometer.metrics import rates
 from inferometer.metrics.summary import plain
-from inferometer.run import Run
+from inferometer.run import Run, write_whole
 from inferometer.search.evidence import STABLE, Criterion, check_searchable, criteria, latencies
 from inferometer.slo import Slo
 from inferometer.slo import parse as parse_slo
 from inferometer.spec import Spec
-from inferometer.stats.intervals import normal_quantile
+from inferometer.stats.intervals import Floats, normal_quantile
 from inferometer.stats.monotone import REACH
 
 Verdict = Literal["resolved", "cliff", "unresolved", "unbounded", "infeasible"]
@@ -53,22 +60,33 @@ Role = Literal["bracket", "refine", "overload", "after overload"]
 CROWDED = 4.0  # times the in-flight that Little's law expects at a load which met the SLO
 CROWD_N = 4.0  # what such a stop is worth: more than enough to be believed
 ROOM = 20  # requests in flight that are never a crowd
-NEAREST = 0.7  # of the precision: nearer to the estimate a probe tells nothing
-REFINING = 5  # times the requests of a bracketing probe, at least: a queue near saturation is slow to show what it is
-POWER_Z = 0.84  # 80 % of the refining probes prove their side
-LIMIT = 3  # invalid probes
+WIDE = (
+    1.35  # between the loads probed next to the estimate: further apart, their middle comes first
+)
+APPROACHING = 2  # times the requests of a bracketing probe, there
+REFINING = (
+    5  # the same beside the estimate, at least: a queue near saturation is slow to show what it is
+)
+PARTS = 4  # refining probes at least, so that their scatter is seen
+WORTH = 25.0  # independent requests in each: one that began empty, and ends soon, is too good
+NEARBY = 0.15  # of the logarithm of the load
+SHORT = 3.0  # independent requests that a bracketing probe is worth beside refining ones
+TRIES = 4  # of one load, before the instrument is given up
+LONGER = 4.0  # times the rest, after each invalid probe
+LONGEST_REST_S = 60.0
 CLIFF = 0.5  # of the level
 OVERLOAD = 1.5  # times the interval's end
-FEWEST = 40  # requests that a probe at the lowest load must have
+FEWEST = 40  # requests that a probe must have
 SHOWN_Z = 2.33
+BEYOND_DOUBT = 4.4  # standard errors, of the worst of some hundred pairs
 JOURNAL = "probes.jsonl"
 
 
 class Search(Spec, frozen=True):
-    """How to search. Loads are requests/s, or requests in flight where `whole`; times in seconds.
+    """How to search. Loads are requests/s, or requests in flight where `whole`; times in seconds of the system's clock.
 
     requests: of a bracketing probe; most_requests: of any probe. shortest_s and longest_s bound a probe's length (open
-    loop), and the latter the lowest load that can be judged. budget_s counts the time of the probes, without rests.
+    loop), and the latter the lowest load that can be judged. rest_s: before each probe. budget_s: of probes and rests.
     """
 
     start: float = 1.0
@@ -80,8 +98,9 @@ class Search(Spec, frozen=True):
     requests: int = 200
     most_requests: int = 8_000
     shortest_s: float = 10.0
-    longest_s: float = 600.0
+    longest_s: float = 1800.0
     warmup_share: float = 0.2
+    rest_s: float = 2.0
     budget_s: float = math.inf
     probes: int = 80
     seed: int = 0
@@ -98,8 +117,9 @@ class Search(Spec, frozen=True):
 class Ask(Spec, frozen=True):
     """What a world is asked for.
 
-    `requests` are measured, after a warm-up of `warmup` more. `most_in_flight`: beyond that the world may stop; it returns
-    what there is, the rest as cancelled. `rested`: let the system come to rest before.
+    `requests` are measured, after a warm-up of `warmup` more. `seed` is of arrivals and lengths, `texts` of what is in the
+    prompts. `most_in_flight`: beyond that the world may stop; it returns what there is, the rest as cancelled.
+    `rest_s`: let the system come to rest for so long before.
     """
 
     load: float
@@ -108,7 +128,8 @@ class Ask(Spec, frozen=True):
     warmup: int
     role: Role = "bracket"
     most_in_flight: float | None = None
-    rested: bool = True
+    rest_s: float = 0.0
+    texts: int | None = None
 
 
 World = Callable[[Ask], Run]
@@ -144,6 +165,7 @@ class Standing(NamedTuple):
     load: float
     interval: stats.Interval
     binding: int  # index of the criterion
+    slope: float = math.nan  # of its logit per unit of log load, where known
 
 
 class Hysteresis(NamedTuple):
@@ -153,6 +175,16 @@ class Hysteresis(NamedTuple):
     before: float
     after: float
     shown: bool
+
+
+class Uneven(NamedTuple):
+    """Two loads of which the lower one was worse, in a criterion: the server has more states than one, or no capacity."""
+
+    load: float
+    share: float
+    higher_load: float
+    higher_share: float
+    criterion: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +200,19 @@ class Capacity:
     search: Search
     slo: Slo
     hysteresis: Hysteresis | None = None
+
+    @property
+    def uneven(self) -> Uneven | None:
+        """Where shares rise with the load beyond doubt, which the search took for impossible; the worst such pair."""
+        return uneven(counted(self.probes))
+
+    @property
+    def missing(self) -> float | None:
+        """About how many more requests an unresolved search needs; None where it needs none, or nobody can tell."""
+        now = standing(self.probes, self.search)
+        if self.verdict != "unresolved" or now is None or math.isnan(now.slope):
+            return None
+        return missing(counted(self.probes), now, self.search)
 
     @property
     def request_seconds(self) -> float:
@@ -187,7 +232,9 @@ class Capacity:
             "binding": self.binding,
             "slo": self.slo.text,
             "hysteresis": None if self.hysteresis is None else self.hysteresis._asdict(),
+            "uneven": None if self.uneven is None else self.uneven._asdict(),
             "requests": sum(probe.requests for probe in self.probes),
+            "requests_missing": None if self.missing is None else round(self.missing),
             "request_seconds": self.request_seconds,
             "spent_s": math.fsum(probe.spent_s for probe in self.probes),
             "probes": [probe_dict(probe, whole=self.search.whole) for probe in self.probes],
@@ -278,34 +325,73 @@ def standing(probes: Sequence[Probe], search: Search) -> Standing | None:
     valid = counted(probes)
     if not valid:
         return None
-    found = [
-        stats.boundary(points_of(valid, k), valid[0].criteria[k].level, search.confidence)
-        for k in range(len(valid[0].criteria))
-    ]
+    found = [_boundary(valid, k, search.confidence) for k in range(len(valid[0].criteria))]
     binding = min(range(len(found)), key=lambda k: (found[k].rate, found[k].interval.hi))
     interval = stats.Interval(min(b.interval.lo for b in found), min(b.interval.hi for b in found))
-    return Standing(found[binding].rate, interval, binding)
+    return Standing(found[binding].rate, interval, binding, found[binding].slope)
+
+
+def _boundary(valid: Sequence[Probe], criterion: int, confidence: float) -> stats.Boundary:
+    """One criterion's boundary; what is no share of requests (stability) has no line to be fitted."""
+    points, level = points_of(valid, criterion), valid[0].criteria[criterion].level
+    shares = all(p.criteria[criterion].n for p in valid)
+    return (stats.sharpened if shares else stats.boundary)(points, level, confidence)
 
 
 def points_of(probes: Sequence[Probe], criterion: int) -> list[stats.Probe]:
-    """One criterion's curve: each probe's share, worth its requests times what a request is worth at such a load.
+    """One criterion's curve: the share at each load, and what the probe is worth.
 
-    That worth is pooled over all probes (it does not rise with the load). Each probe's own estimate of it is lowest where
-    the probe happened to meet congestion, and would weigh lucky probes more: 2 % of bias (benchmarks/capacity.py).
+    Bracketing probes are short and begin empty: beside refining ones they are believed only as far as they keep the bracket.
+    """
+    seen, counts = [p.criteria[criterion] for p in probes], _counts(probes, criterion)
+    if all(c.n for c in seen) and sum(p.ask.role == "refine" for p in probes) >= 2:
+        short = np.array([p.ask.role == "bracket" for p in probes])
+        counts = np.where(short, np.minimum(counts, SHORT), counts)
+    return [
+        stats.Probe(p.ask.load, c.share, float(count))
+        for p, c, count in zip(probes, seen, counts, strict=True)
+    ]
+
+
+def _counts(probes: Sequence[Probe], criterion: int) -> Floats:
+    """How many independent requests each probe is worth: its requests over how many of them it takes to make one.
+
+    That number comes from all probes at loads nearby: a probe's own is high where it happened to meet congestion and low
+    where it did not, so that lucky probes would count for too much.
     """
     seen = [p.criteria[criterion] for p in probes]
+    own = np.array([c.effective_n for c in seen])
     if not all(c.n for c in seen):
-        return [
-            stats.Probe(p.ask.load, c.share, c.effective_n)
-            for p, c in zip(probes, seen, strict=True)
+        return own
+    n = np.array([c.n for c in seen], float)
+    loads = np.log([p.ask.load for p in probes])
+    return n / stats.smoothed(loads, n / np.maximum(own, 1.0), n, NEARBY)
+
+
+def uneven(valid: Sequence[Probe]) -> Uneven | None:
+    """The pair of probes whose shares rise with the load by the most standard errors, if by more than `BEYOND_DOUBT`."""
+    found: list[tuple[float, Uneven]] = []
+    ordered = sorted(valid, key=lambda p: p.ask.load)
+    for k, criterion in enumerate(ordered[0].criteria if ordered else ()):
+        counts = np.minimum(_counts(ordered, k), [p.criteria[k].effective_n for p in ordered])
+        points = [
+            stats.Probe(p.ask.load, p.criteria[k].share, float(count))
+            for p, count in zip(ordered, counts, strict=True)
         ]
-    order = np.argsort([p.ask.load for p in probes], kind="stable")
-    each = np.log([max(seen[k].effective_n, 1.0) / seen[k].n for k in order])
-    falling = -stats.isotonic(-each, [seen[k].n for k in order])
-    return [
-        stats.Probe(probes[k].ask.load, seen[k].share, math.exp(worth) * seen[k].n)
-        for k, worth in zip(order, falling, strict=True)
-    ]
+        found += [
+            (z, Uneven(low.rate, low.share, high.rate, high.share, criterion.text))
+            for low, high in combinations(points, 2)
+            if (z := _rise_z(low, high)) > BEYOND_DOUBT
+        ]
+    return max(found, default=(0.0, None), key=lambda pair: pair[0])[1]
+
+
+def _rise_z(low: stats.Probe, high: stats.Probe) -> float:
+    """How far the share at a higher load is above that at a lower one, in standard errors (pooled, as in a z test)."""
+    n = low.effective_n + high.effective_n
+    pooled = (low.share * low.effective_n + high.share * high.effective_n) / n
+    error = math.sqrt(pooled * (1 - pooled) * n / (low.effective_n * high.effective_n))
+    return (high.share - low.share) / error if error else 0.0
 
 
 # --- what next --------------------------------------------------------------------------------------------------------
@@ -313,102 +399,175 @@ def points_of(probes: Sequence[Probe], criterion: int) -> list[stats.Probe]:
 
 def decide(probes: Sequence[Probe], search: Search) -> Ask | End:
     """The next probe, or the end of the search. Pure: the same probes lead to the same step."""
-    ceiling, capped = _ceiling(probes, search)
-    now = standing(probes, search)
-    if now is None:
-        if capped:
-            return End("unresolved", f"the instrument could not: {probes[-1].invalid[0]}")
-        return _ask(search, search.start, search.requests)
-    end = _settled(probes, now, search, ceiling, capped)
-    if end is not None:
-        return _afterwards(probes, now, search, end)
+    step = _step(probes, search)
+    if isinstance(step, End):
+        return step
+    step = msgspec.structs.replace(step, texts=_texts(search, len(probes)))
     if len(probes) >= search.probes:
         return End("unresolved", f"{len(probes)} probes were not enough")
-    if math.fsum(p.spent_s for p in probes) >= search.budget_s:
-        return End("unresolved", f"the budget of {search.budget_s:g} s is spent")
-    return _next(probes, now, search, ceiling, capped)
+    return _within_budget(step, probes, search)
 
 
-def _ceiling(probes: Sequence[Probe], search: Search) -> tuple[float, bool]:
-    """The highest load that may be tried, and whether it is the instrument that says so.
+def _step(probes: Sequence[Probe], search: Search) -> Ask | End:
+    failed = _failed(probes)
+    if 0 < len(failed) < TRIES:
+        rest_s = max(search.rest_s, 1.0) * LONGER ** len(failed)
+        return msgspec.structs.replace(failed[-1].ask, rest_s=min(rest_s, LONGEST_REST_S))
+    ceiling = _ceiling(probes, search)
+    now = standing(probes, search)
+    if now is None:
+        return _first(probes, search)
+    if failed and failed[-1].ask.load < ceiling:
+        return End("unresolved", f"{TRIES} times in a row: {failed[-1].invalid[0]}")
+    end = _settled(probes, now, search, ceiling)
+    return _next(probes, now, search, ceiling) if end is None else _afterwards(probes, now, search, end)  # fmt: skip
 
-    An invalid probe below a load at which one was valid is a disturbance; `LIMIT` of them beyond all such are a limit.
-    """
+
+def _failed(probes: Sequence[Probe]) -> list[Probe]:
+    """The last probes, as far as they were invalid, and at one load."""
+    out: list[Probe] = []
+    for probe in reversed(probes):
+        if not probe.invalid or (out and probe.ask.load != out[-1].ask.load):
+            break
+        out.append(probe)
+    return out
+
+
+def _ceiling(probes: Sequence[Probe], search: Search) -> float:
+    """The highest load that may be tried: the least at which the instrument failed, and nowhere above it did not."""
     valid = max((p.ask.load for p in probes if not p.invalid), default=0.0)
-    beyond = [p.ask.load for p in probes if p.invalid and p.ask.load > valid]
-    if len(beyond) < LIMIT or min(beyond) > search.highest:
-        return search.highest, False
-    return min(beyond), True
+    beyond = Counter(p.ask.load for p in probes if p.invalid and p.ask.load > valid)
+    return min((load for load, times in beyond.items() if times >= TRIES), default=search.highest)
 
 
-def _settled(
-    probes: Sequence[Probe], now: Standing, search: Search, ceiling: float, capped: bool
-) -> End | None:
+def _first(probes: Sequence[Probe], search: Search) -> Ask | End:
+    """Where there is no valid probe yet: the start, or below it where the instrument could not."""
+    lowest = min((p.ask.load for p in probes), default=math.inf)
+    if lowest <= search.floor * (1 + 1e-9):
+        return End("unresolved", f"the instrument could not: {probes[-1].invalid[0]}")
+    load = search.start if not probes else lowest / REACH**2
+    return _ask(search, min(max(load, search.floor), search.highest), search.requests)
+
+
+def _settled(probes: Sequence[Probe], now: Standing, search: Search, ceiling: float) -> End | None:
     lo, hi = now.interval
     if hi <= search.floor * (1 + 1e-9):
         return End("infeasible", f"not met even at {search.floor:g}")
-    if capped and hi > ceiling and ceiling <= max(lo * (1 + 2 * search.precision), lo + 1e-9):
-        return End("unresolved", f"met at {lo:g}; at {ceiling:g} the instrument is not valid")
-    if lo >= ceiling * (1 - 1e-9):
+    if ceiling < search.highest and hi > ceiling:
+        if ceiling <= max(lo * (1 + 2 * search.precision), lo + 1e-9):
+            return End("unresolved", f"met at {lo:g}; at {ceiling:g} the instrument is not valid")
+    elif lo >= ceiling * (1 - 1e-9):
         return End("unbounded", f"met at {lo:g}, the highest load to be tried")
-    near = hi - lo <= 1 if search.whole else hi - lo <= 2 * search.precision * now.load
-    if not (near and math.isfinite(now.load)):
+    if not (math.isfinite(now.load) and _narrow(now, search)):
         return None
-    above = _share_at(counted(probes), now, hi)
+    beyond = now.load * (1 + 2 * search.precision)
+    above = _share_at(counted(probes), now, beyond)
     level = counted(probes)[0].criteria[now.binding].level
     if level != 0.5 and above <= CLIFF * level:
-        return End("cliff", f"within {lo:g} to {hi:g} the share falls to {above:.0%}")
+        return End("cliff", f"at {beyond:.3g} the share is {above:.0%}")
     return End("resolved", "")
 
 
-def _next(
-    probes: Sequence[Probe], now: Standing, search: Search, ceiling: float, capped: bool
-) -> Ask:
-    """Outward by a factor while there is no bracket, else where the interval can be cut."""
+def _narrow(now: Standing, search: Search) -> bool:
+    """Whether the interval is as narrow as was asked for; of whole loads it may also be a single one."""
+    lo, hi = wholes(now.interval) if search.whole else now.interval
+    return hi - lo <= 2 * search.precision * now.load
+
+
+def wholes(interval: stats.Interval) -> stats.Interval:
+    """The whole loads in an interval of boundaries: the highest load that meets the SLO is one of them."""
+    lo = math.floor(interval.lo)
+    hi = interval.hi if math.isinf(interval.hi) else max(lo, math.ceil(interval.hi) - 1)
+    return stats.Interval(float(lo), float(hi))
+
+
+def _next(probes: Sequence[Probe], now: Standing, search: Search, ceiling: float) -> Ask:
+    """Outward by a factor while there is no bracket, else beside the estimate."""
     valid = counted(probes)
     loads = [p.ask.load for p in valid]
     if now.load == 0 or math.isinf(now.load):
         up = math.isinf(now.load)
         edge = max(loads) if up else min(loads)
         load = edge * REACH if up else edge / REACH
-        if up and capped and load >= ceiling:
+        if up and load >= ceiling < search.highest:
             load = math.sqrt(edge * ceiling)
         load = min(max(load, search.floor), ceiling)
         tries = sum(math.isclose(load, known, rel_tol=1e-9) for known in loads)
         return _ask(
-            search, load, search.requests * 2**tries, crowd=_crowd(valid, load) if up else None
-        )
-    load = min(max(_cut(valid, now, search), search.floor), ceiling)
-    tried = sum(p.ask.role == "refine" for p in probes)
-    requests = _needed(valid, now, search, load)
-    return _ask(search, load, requests, role="refine", seed=search.seed + 1 + tried)
+            search, load, search.requests * 2**tries, crowd=_crowd(valid, load) if up else None,
+            rest_s=_rest(probes, search),
+        )  # fmt: skip
+    below, above = _neighbours(valid, now)
+    if above > WIDE * below:
+        middle = math.sqrt(below * above)
+        return _ask(search, middle, APPROACHING * search.requests, rest_s=_rest(probes, search))
+    tried = sum(p.ask.role == "refine" for p in valid)
+    load = _beside(valid, now, search, up=tried % 2 == 1)
+    return _ask(
+        search, min(max(load, search.floor), ceiling), _needed(valid, now, search), role="refine",
+        seed=search.seed + 1 + tried, rest_s=_rest(probes, search),
+    )  # fmt: skip
 
 
-def _cut(valid: Sequence[Probe], now: Standing, search: Search) -> float:
-    """Between the estimate and the end of the interval that is further away, but not too near to the estimate."""
+def _neighbours(valid: Sequence[Probe], now: Standing) -> tuple[float, float]:
+    """The probed loads between which the binding criterion's share falls below its level, by isotonic regression."""
+    level = valid[0].criteria[now.binding].level
+    loads = sorted({p.ask.load for p in valid})
+    above = [load for load in loads if _share_at(valid, now, load) < level]
+    if not above or above[0] == loads[0]:
+        return loads[0], loads[0]
+    return loads[loads.index(above[0]) - 1], above[0]
+
+
+def _beside(valid: Sequence[Probe], now: Standing, search: Search, *, up: bool) -> float:
+    """A load beside the estimate: by the precision wanted, or less where the interval is narrower than that.
+
+    Where no line could be fitted, only a proof on either side counts: then half-way to the interval's end.
+    """
     lo = now.interval.lo or min(p.ask.load for p in valid) / REACH
     hi = min(now.interval.hi, max(p.ask.load for p in valid) * REACH)
-    down = now.load / lo > hi / now.load
+    step = min(math.log1p(search.precision), math.log(hi / lo) / 4)
+    if math.isnan(now.slope):
+        step = abs(math.log((hi if up else lo) / now.load)) / 2
+    load = now.load * math.exp(step if up else -step)
     if search.whole:
-        middle = math.floor(now.load) if down else math.floor(now.load) + 1
-        return float(min(max(middle, math.floor(lo) + down), math.ceil(hi) - (not down)))
-    step = math.sqrt(now.load * (lo if down else hi)) / now.load
-    least = NEAREST * search.precision
-    return now.load * (min(step, 1 - least) if down else max(step, 1 + least))
+        return max(math.floor(now.load) + 1.0, load) if up else min(math.floor(now.load), load)
+    return load
 
 
-def _needed(valid: Sequence[Probe], now: Standing, search: Search, load: float) -> int:
-    """Requests for a probe that tells its side: n = z^2 p(1 - p) / difference^2, over what a request is worth."""
+def _needed(valid: Sequence[Probe], now: Standing, search: Search) -> int:
+    """Requests of a refining probe: its part of what the slope says is missing, at most twice as many as any before.
+
+    And enough to be worth `WORTH` independent ones.
+    """
+    refined = [p for p in valid if p.ask.role == "refine"]
+    least = max(REFINING * search.requests, WORTH / _worth(valid, now))
+    most = 2 * max((p.ask.requests for p in refined), default=0)
+    if math.isnan(now.slope):
+        return int(max(least, most))
+    part = missing(valid, now, search) / max(1, PARTS - len(refined))
+    return int(max(least, min(part, most)))
+
+
+def missing(valid: Sequence[Probe], now: Standing, search: Search) -> float:
+    """How many more requests near the estimate make the interval narrow enough; NaN where the slope is not known.
+
+    Of a boundary the information is n p(1 - p) slope^2 per log load squared, with n in independent requests.
+    """
     level = valid[0].criteria[now.binding].level
-    apart = abs(_share_at(valid, now, load) - level)
-    z = normal_quantile((1 + search.confidence) / 2) + POWER_Z
-    spread = max(level * (1 - level), 1e-4)
-    near = sorted(valid, key=lambda p: abs(math.log(p.ask.load / now.load)))[:3]
-    worth = float(
-        np.median([p.criteria[now.binding].effective_n / max(p.requests, 1) for p in near])
-    )
-    wanted = z * z * spread / max(apart, 1e-3) ** 2 / max(worth, 0.02)
-    return int(min(max(wanted, REFINING * search.requests), search.most_requests))
+    z = normal_quantile((1 + search.confidence) / 2)
+    each = level * (1 - level) * now.slope**2 * _worth(valid, now)
+    half = math.log(now.interval.hi / now.interval.lo) / 2 if now.interval.lo else math.inf
+    return max(0.0, (z / search.precision) ** 2 - (z / half) ** 2) / each
+
+
+def _worth(valid: Sequence[Probe], now: Standing) -> float:
+    """What a request at the estimate is worth, in independent ones."""
+    ordered = sorted(valid, key=lambda p: p.ask.load)
+    points = points_of(ordered, now.binding)
+    requests = [max(p.criteria[now.binding].n, 1) for p in ordered]
+    each = [point.effective_n / n for point, n in zip(points, requests, strict=True)]
+    return float(np.interp(now.load, [point.rate for point in points], each))
 
 
 def _share_at(valid: Sequence[Probe], now: Standing, load: float) -> float:
@@ -427,6 +586,20 @@ def _crowd(valid: Sequence[Probe], load: float) -> float | None:
     return CROWDED * load * best.request_seconds / max(best.requests, 1) + ROOM
 
 
+def _rest(probes: Sequence[Probe], search: Search) -> float:
+    """How long the system rests; after a probe that stopped itself, until what it left behind can have been served."""
+    last = probes[-1]
+    if not last.stopped:
+        return search.rest_s
+    served = max((p.ask.load for p in probes if p.met), default=last.ask.load)
+    return search.rest_s + (last.ask.most_in_flight or 0.0) / served
+
+
+def _texts(search: Search, number: int) -> int:
+    """The seed of a probe's prompts: its own."""
+    return search.seed * 1_000 + number
+
+
 def _ask(
     search: Search,
     load: float,
@@ -435,26 +608,43 @@ def _ask(
     role: Role = "bracket",
     seed: int | None = None,
     crowd: float | None = None,
-    rested: bool = True,
+    rest_s: float = 0.0,
 ) -> Ask:
     load = float(round(load)) if search.whole else load
     if not search.whole:
-        requests = min(
-            max(requests, math.ceil(search.shortest_s * load)), math.ceil(search.longest_s * load)
-        )
-        warmup = math.ceil(search.warmup_share * requests)
-    else:
-        warmup = round(2 * load)
+        longest, shortest = search.longest_s * load, search.shortest_s * load
+        requests = min(max(requests, math.ceil(shortest)), math.ceil(longest))
     requests = min(requests, search.most_requests)
-    seed = search.seed if seed is None else seed
     return Ask(
         load=load,
-        seed=seed,
+        seed=search.seed if seed is None else seed,
         requests=requests,
-        warmup=warmup,
+        warmup=_warmup(search, load, requests),
         role=role,
         most_in_flight=None if search.whole else crowd,
-        rested=rested,
+        rest_s=rest_s,
+    )
+
+
+def _warmup(search: Search, load: float, requests: int) -> int:
+    return round(2 * load) if search.whole else math.ceil(search.warmup_share * requests)
+
+
+def _within_budget(ask: Ask, probes: Sequence[Probe], search: Search) -> Ask | End:
+    """The ask, shortened where the budget would not hold all of it; the end where it would not hold a useful part."""
+    left_s = search.budget_s - math.fsum(p.spent_s + p.ask.rest_s for p in probes) - ask.rest_s
+    each_s = 1 / ask.load
+    if search.whole:
+        each_s *= max((p.request_seconds / max(p.requests, 1) for p in probes), default=0.0)
+    fits = left_s / each_s if each_s else math.inf
+    if fits >= ask.requests + ask.warmup:
+        return ask
+    least = FEWEST if search.whole else max(FEWEST, math.ceil(search.shortest_s * ask.load))
+    requests = math.floor(fits - ask.warmup if search.whole else fits / (1 + search.warmup_share))
+    if requests < min(least, ask.requests):
+        return End("unresolved", f"the budget of {search.budget_s:g} s is spent")
+    return msgspec.structs.replace(
+        ask, requests=requests, warmup=_warmup(search, ask.load, requests)
     )
 
 
@@ -468,10 +658,11 @@ def _afterwards(probes: Sequence[Probe], now: Standing, search: Search, end: End
         return end
     if "overload" not in done:
         load = min(OVERLOAD * now.interval.hi, search.highest)
-        return _ask(search, load, search.requests, role="overload")
+        rest_s = _rest(probes, search)
+        return _ask(search, load, search.requests, role="overload", rest_s=rest_s)
     if "after overload" not in done:
         size = max(p.ask.requests for p in counted(probes) if p.ask.load <= now.load)
-        return _ask(search, now.interval.lo, size, role="after overload", rested=False)
+        return _ask(search, now.interval.lo, size, role="after overload")
     return end
 
 
@@ -498,7 +689,7 @@ def _answer(end: End, probes: Sequence[Probe], search: Search, slo: Slo) -> Capa
     return Capacity(
         end.verdict,
         load if known else math.nan,
-        now.interval,
+        wholes(now.interval) if search.whole else now.interval,
         end.reason,
         counted(probes)[0].criteria[now.binding].text,
         tuple(probes),
@@ -546,7 +737,8 @@ class Header(Spec, frozen=True):
 def open_journal(folder: Path, header: Header) -> tuple[list[Probe], Callable[[Probe], None]]:
     """The probes of an earlier search in `folder` (none: it is new), and the function that keeps one more.
 
-    A line that was cut off by a crash is dropped. Raises UserError where the folder belongs to another search.
+    A line that was cut off by a crash is dropped; so are invalid probes at its end, for to resume is to try again.
+    Raises UserError where the folder belongs to another search.
     """
     path = folder / JOURNAL
     folder.mkdir(parents=True, exist_ok=True)
@@ -559,8 +751,10 @@ def open_journal(folder: Path, header: Header) -> tuple[list[Probe], Callable[[P
             remedy="name another with -o",
         )
     probes = [msgspec.json.decode(line, type=Probe) for line in whole_lines[1:]]
-    kept = b"".join(line + b"\n" for line in whole_lines or [msgspec.json.encode(header)])
-    path.write_bytes(kept)
+    while probes and probes[-1].invalid:
+        del probes[-1], whole_lines[-1]
+    kept = whole_lines or [msgspec.json.encode(header)]
+    write_whole(path, b"".join(line + b"\n" for line in kept))
 
     def keep(probe: Probe) -> None:
         with path.open("ab") as file:

@@ -1,11 +1,13 @@
 """Is B better than A: by how much, where, how surely, and would another tool say so.
 
 Knows two sides, each a run or repeats of one. Differences are b - a, ratios b / a.
-* First, may they be compared? `differences` lists what was not the same: workloads, SLOs, conditions, instruments. What
+* First, may they be compared? `differences` lists what was not the same: workloads, SLOs, conditions, instruments; and
+  runs that nobody may believe: invalid ones, and those past saturation, whose latencies say how long they lasted. What
   servers are (URL, engine, version) is what is being compared, and is no difference.
-* Effects come with intervals. One run a side: from the queue-aware intervals of the two runs (MOVER); a run cannot see what
-  differs between runs. Repeats: from the runs' own results, whose scatter holds everything; paired where both sides ran
-  the same workloads (each seed once on either side), else Welch's t.
+* Effects come with intervals. One run a side: from the queue-aware intervals of the two runs (MOVER), less the noise that
+  they have in common where both played one plan (`stats.alike`, by request id); a run cannot see what differs between
+  runs. Repeats: from the runs' own results, whose scatter holds everything; paired where both sides ran the same
+  workloads (each seed once on either side), else Welch's t.
 * p-values are adjusted over the whole declared set of effects (Holm); the set is declared here, not after the fact.
 * The shift function and the crossings say where: "A lower up to p83, B above".
 * The flip table says whether the ranking hangs on the metric, the percentile or the convention.
@@ -16,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
@@ -24,19 +26,22 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from inferometer import stats
+from inferometer.clock import SECOND
 from inferometer.errors import InvalidMeasurement, UserError
-from inferometer.metrics import conventions
+from inferometer.metrics import conventions, tokens
 from inferometer.metrics import summary as summaries
 from inferometer.metrics.scorecard import attainment_of, view_of
+from inferometer.metrics.steady import steady_state
 from inferometer.metrics.summary import Sample, plain
-from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO
+from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO, column_of, rows_of
 from inferometer.metrics.view import Settings, View
 from inferometer.run import Run
 from inferometer.slo import METRICS, UNITS, Slo
 from inferometer.slo import parse as parse_slo
 from inferometer.stats import UNKNOWN, Interval, Shift
+from inferometer.stats.compare import Rows
 from inferometer.stats.decisions import Verdict
-from inferometer.stats.intervals import t_interval
+from inferometer.stats.intervals import Floats, t_interval
 from inferometer.timeline import offsets
 
 DECLARED = tuple(
@@ -54,7 +59,7 @@ GATE_LEVEL = 0.9  # both ends are then one-sided tests of 5 %
 LEVEL = 0.95
 SAME = 0.01  # relative difference below which the flip table calls two figures equal
 
-How = Literal["one run each", "paired repeats", "repeats"]
+How = Literal["one run each", "paired requests", "paired repeats", "repeats"]
 
 
 class Difference(NamedTuple):
@@ -184,13 +189,13 @@ def compare(
         told = "; ".join(f"{d.what}: {d.a} and {d.b}" for d in found)
         raise InvalidMeasurement(f"not comparable: {told} (--anyway compares them all the same)")
     views = [[_view(run, parsed) for run in side] for side in sides]
-    paired = _paired(sides)
+    paired = _pairs(views) if _same_plans(sides) else None
     figures = [f for f in FIGURES_SHOWN if parsed is not None or f not in NEEDS_SLO]
     return Comparison(
         tuple(found),
         tuple(_adjusted([_effect(name, views, paired=paired) for name in (*DECLARED, *figures)])),
-        {metric: tuple(_shifts(metric, views)) for metric in SHIFTED},
-        tuple(turn for metric in SHIFTED for turn in _turns(metric, views)),
+        {metric: tuple(_shifts(metric, views, paired=paired)) for metric in SHIFTED},
+        tuple(turn for metric in SHIFTED for turn in _turns(metric, views, paired=paired)),
         tuple(_flips(sides, views)),
         tuple(_gated(rule, views, paired=paired) for rule in rules),
         (len(sides[0]), len(sides[1])),
@@ -201,15 +206,16 @@ def compare(
 
 
 def differences(a: Sequence[Run], b: Sequence[Run]) -> list[Difference]:
-    """What was not the same on the two sides, and which runs are invalid; empty where they may be compared."""
+    """What was not the same on the two sides, and how many runs are unfit; empty where they may be compared."""
     out = []
     for what, read in CONDITIONS.items():
         seen = [sorted({str(read(run)) for run in side}) for side in (a, b)]
         if seen[0] != seen[1]:
             out.append(Difference(what, ", ".join(seen[0]), ", ".join(seen[1])))
-    bad = [sum(not _valid(run) for run in side) for side in (a, b)]
-    if any(bad):
-        out.append(Difference("validity", *(f"{n} invalid runs" for n in bad)))
+    for what, fault, wrong in FAULTS:
+        bad = [sum(wrong(run) for run in side) for side in (a, b)]
+        if any(bad):
+            out.append(Difference(what, *(f"{n} {fault}" for n in bad)))
     return out
 
 
@@ -232,6 +238,7 @@ CONDITIONS: dict[str, Any] = {
     "protocol": lambda run: run.manifest.target.get("dialect"),
     "ignore_eos": lambda run: (run.manifest.target.get("accepts") or {}).get("ignore_eos"),
     "streaming": lambda run: (run.manifest.target.get("accepts") or {}).get("stream"),
+    "fields": lambda run: run.manifest.target.get("extra") or None,
     "warm-up": _asked("drive", "warmup_s"),
     "patience": _asked("drive", "patience"),
     "retries": _asked("drive", "retries"),
@@ -250,6 +257,13 @@ def _valid(run: Run) -> bool:
     return bool(record.get("valid", vouched))
 
 
+# What makes a run unfit for a comparison, whatever the other side is.
+FAULTS: tuple[tuple[str, str, Callable[[Run], bool]], ...] = (
+    ("validity", "invalid", lambda run: not _valid(run)),
+    ("steady state", "past saturation", lambda run: steady_state(run).in_place_of_numbers),
+)
+
+
 def _fingerprint(run: Run) -> str:
     return str(run.manifest.workload.get("fingerprint", ""))
 
@@ -261,7 +275,7 @@ def _aligned(a: list[Run], b: list[Run]) -> list[list[Run]]:
     return [sorted(side, key=_fingerprint) for side in (a, b)]
 
 
-def _paired(sides: list[list[Run]]) -> bool:
+def _same_plans(sides: list[list[Run]]) -> bool:
     """Whether every workload was run exactly once on either side."""
     names = [[_fingerprint(run) for run in side] for side in sides]
     return names[0] == names[1] and max(Counter(names[0]).values()) == 1
@@ -315,21 +329,25 @@ def _z(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _effect(name: str, views: list[list[View]], *, paired: bool, level: float = LEVEL) -> Effect:
+def _effect(
+    name: str, views: list[list[View]], *, paired: Pairs | None, level: float = LEVEL
+) -> Effect:
     seen = [[_seen(view, name, level) for view in side] for side in views]
     a, b = ([s.value for s in side] for side in seen)
     unit = (DISTRIBUTIONS.get(name.partition(".")[0]) or FIGURES[name.partition(".")[0]]).unit
     if len(a) == len(b) == 1:
         one, two = seen[0][0], seen[1][0]
-        difference = stats.difference_ci(*one, *two)
-        ratio = stats.ratio_ci(*one, *two)
+        shared = 0.0 if paired is None else _shared(name, views, (a[0], b[0]), paired)
+        difference = stats.difference_ci(*one, *two, shared)
+        ratio = stats.ratio_ci(*one, *two, shared)
         p = _p_of(b[0] - a[0], difference, level)
-        means, how = (a[0], b[0]), "one run each"
+        means, how = (a[0], b[0]), "one run each" if paired is None else "paired requests"
     else:
-        difference, p = _of_repeats(np.array(a), np.array(b), paired=paired, level=level)
-        ratio = ratio_of_repeats(np.array(a), np.array(b), paired=paired, level=level)
+        together = paired is not None
+        difference, p = _of_repeats(np.array(a), np.array(b), paired=together, level=level)
+        ratio = ratio_of_repeats(np.array(a), np.array(b), paired=together, level=level)
         means = (float(np.mean(a)), float(np.mean(b)))
-        how = "paired repeats" if paired else "repeats"
+        how = "paired repeats" if together else "repeats"
     share = means[1] / means[0] if means[0] > 0 else math.nan
     return Effect(
         name, unit, *means, means[1] - means[0], difference, share, ratio, p, p, how  # type: ignore[arg-type]
@@ -404,15 +422,84 @@ def _both(metric: str, views: list[list[View]]) -> tuple[stats.Sample, stats.Sam
     return (a, b) if len(a.values) and len(b.values) else None
 
 
-def _shifts(metric: str, views: list[list[View]]) -> list[Shift]:
+def _shifts(metric: str, views: list[list[View]], *, paired: Pairs | None) -> list[Shift]:
     both = _both(metric, views)
-    return [] if both is None else stats.shift_function(*both, together=True)
+    if both is None:
+        return []
+    shared = _shared_at(metric, views, both, stats.DECILES, paired)
+    return stats.shift_function(*both, together=True, correlation=shared)
 
 
-def _turns(metric: str, views: list[list[View]]) -> list[Turn]:
+def _turns(metric: str, views: list[list[View]], *, paired: Pairs | None) -> list[Turn]:
     both = _both(metric, views)
-    found = [] if both is None else stats.crossings(*both)
+    if both is None:
+        return []
+    shared = _shared_at(metric, views, both, stats.CURVE, paired)
+    found = stats.crossings(*both, correlation=shared)
     return [Turn(metric, c.q, c.value, c.interval, c.lower_below) for c in found]
+
+
+# --- what two runs of one plan have in common -------------------------------------------------------------------------
+
+
+Pairs = list[
+    tuple[Rows, Rows]
+]  # of each pair of runs: where the requests that both have stand in either
+
+
+def _pairs(views: list[list[View]]) -> Pairs:
+    return [
+        stats.common(*(view.timeline.request_id for view in pair))
+        for pair in zip(*views, strict=True)
+    ]
+
+
+def _shared_at(
+    metric: str,
+    views: list[list[View]],
+    both: tuple[stats.Sample, stats.Sample],
+    qs: Sequence[float],
+    paired: Pairs | None,
+) -> list[float] | float:
+    """How alike the two sides' quantiles of a metric err, at each of `qs`."""
+    if paired is None:
+        return 0.0
+    at = [np.atleast_1d(stats.quantile(side.values, qs)) for side in both]
+    return [
+        _shared(f"{metric}.p{100 * q:g}", views, values, paired)
+        for q, *values in zip(qs, *at, strict=True)
+    ]
+
+
+def _shared(name: str, views: list[list[View]], values: Sequence[float], paired: Pairs) -> float:
+    """How alike the two sides err in a statistic that has `values` there, by the requests that both of a pair have."""
+    both = [
+        np.concatenate(
+            [_pull(view, name, value)[rows[k]] for view, rows in zip(side, paired, strict=True)]
+        )
+        for k, (side, value) in enumerate(zip(views, values, strict=True))
+    ]
+    together = max(sum(len(view) for view in side) for side in views)
+    return stats.alike(*both) * both[0].size / together if both[0].size else 0.0
+
+
+def _pull(view: View, name: str, value: float) -> Floats:
+    """How far each request [R] pulls a statistic that has `value`; 0 where it has nothing to say."""
+    metric, _, statistic = name.partition(".")
+    if not statistic:
+        indicator = FIGURES[metric].indicator
+        return (
+            np.zeros(len(view)) if indicator is None else np.asarray(indicator(view) - value, float)
+        )
+    kind = DISTRIBUTIONS[metric]
+    gaps = kind.population == "gaps"
+    scale = 1 / SECOND if gaps else 1.0
+    values = view.gaps.values * scale if gaps else column_of(view, metric)
+    each = values - value if statistic == "mean" else (values <= value) - float(statistic[1:]) / 100
+    if gaps:
+        return np.asarray(tokens.sums(each, view.gaps.offset))
+    counted = rows_of(view, kind.population) & ~np.isnan(values)
+    return np.asarray(np.where(counted, each, 0.0), float)
 
 
 # --- would another tool say so ----------------------------------------------------------------------------------------
@@ -485,7 +572,7 @@ def parse_gate(text: str) -> Gate:
     return Gate(text, name, 1 if sign == "+" else -1, float(amount) * scale, relative)
 
 
-def _gated(gate: Gate, views: list[list[View]], *, paired: bool) -> Gated:
+def _gated(gate: Gate, views: list[list[View]], *, paired: Pairs | None) -> Gated:
     effect = _effect(gate.name, views, paired=paired, level=GATE_LEVEL)
     centre, ci = (
         (effect.ratio - 1, Interval(effect.ratio_interval.lo - 1, effect.ratio_interval.hi - 1))

@@ -5,8 +5,8 @@ Every condition becomes a *criterion*: "at least `level` of the requests are goo
     attainment >= 0.9            the share that attains
     ttft.p99 <= 0.5s             the share at or below 0.5 s, level 0.99; of gaps, clustered by request
     fluid_token_rate >= 6/s      the share that keeps its deadlines at 1/6 s, level 0.99 (that is its definition)
-A mean or another figure has no share. Its distance to the bound in standard errors, z, is written as a share of 1 or 0 at
-the level 1/2 with the n at which both weigh the same in a likelihood ratio: 2 n log 2 = z^2 (a signed root).
+A mean or another figure x has no share of its own. Against its bound it has one: bound / (bound + x) is 1/2 where they are
+equal, falls smoothly as x grows, and its binomial n is the one that gives it the standard error that x has.
 
 Two criteria stand beside what the SLO says, because a shed or a postponed request must not make a server look good:
     completed   at the strictest level of the SLO's percentiles, where it says nothing of attainment or errors
@@ -45,6 +45,8 @@ STABLE = "stable"
 BINS = 40  # of the in-flight series
 BEHIND = 0.05  # of the requests that arrived in the window
 SHOWN_P = 0.01
+ALIKE = 0.01  # of the mean: TTFTs that vary by less have not queued
+SURE_N = 10.0  # the most that a verdict on stability is worth
 NO_INTERVAL_N = 1.0  # what a figure without an interval is worth
 
 
@@ -54,7 +56,7 @@ _ENDS = {"min": 0.0, "max": 1.0}
 class Criterion(Spec, frozen=True):
     """One condition as one probe saw it: the share of `n` requests that are good, what it is worth, the level it must reach.
 
-    `n` is 0 where there is no share of requests behind it (a mean, another figure, stability).
+    `n` is 0 where there is no share of requests behind it (stability, a figure without an interval).
     """
 
     text: str
@@ -134,7 +136,7 @@ def _level_and_share(view: View, condition: Condition) -> tuple[float, _Share]:
         level = q if condition.op.startswith("<") else 1 - q
         gaps = DISTRIBUTIONS[name].population == "gaps"
         return level, _gap_share(view, condition) if gaps else _value_share(view, condition)
-    return 0.5, _signed_root(view, condition)
+    return 0.5, _odds(view, condition)
 
 
 def _value_share(view: View, condition: Condition) -> _Share:
@@ -164,17 +166,19 @@ def _gap_share(view: View, condition: Condition) -> _Share:
     return _Share(share, min(share * (1 - share) / error, float(len(good))), len(sizes))
 
 
-def _signed_root(view: View, condition: Condition) -> _Share:
-    """A condition without a share: met or not, worth z^2 / (2 log 2)."""
+def _odds(view: View, condition: Condition) -> _Share:
+    """A condition without a share: the figure against its bound, worth what its interval says."""
     # `seen_in` takes the class by itself; here the view is that class already.
     seen = seen_in(view, condition._replace(app=None), intervals=True)
     if math.isnan(seen.value):
         raise NotMeasurable(f"{condition.text}: {seen.note}")
-    good = float(bool(condition.holds(seen.value)))
-    if math.isnan(seen.lo) or seen.hi <= seen.lo:
-        return _Share(good, NO_INTERVAL_N)
-    z = (condition.bound - seen.value) / ((seen.hi - seen.lo) / (2 * 1.96))
-    return _Share(good, _n_of_z(z))
+    parts = (seen.value, condition.bound)
+    good = parts[0 if condition.op.startswith(">") else 1]
+    share = 1.0 if not sum(parts) else 0.0 if math.isinf(seen.value) else good / sum(parts)
+    if math.isnan(seen.lo) or not 0 < seen.lo < seen.hi < math.inf:
+        return _Share(share, NO_INTERVAL_N)
+    error = math.log(seen.hi / seen.lo) / (2 * 1.96)  # of the figure's logarithm
+    return _Share(share, 1 / (share * (1 - share) * error**2), len(view))
 
 
 def _completed(view: View, found: list[Criterion]) -> Criterion:
@@ -184,15 +188,20 @@ def _completed(view: View, found: list[Criterion]) -> Criterion:
 
 
 def _stable(view: View, run: Run) -> Criterion:
-    """Whether requests in flight (the warm-up's too) grow through the probe: past saturation they do until it ends."""
+    """Whether requests in flight (the warm-up's too) grow through the probe: past saturation they do until it ends.
+
+    What either answer is worth is how far the growth is from the least that counts, in its own standard errors.
+    """
     growing, n = False, NO_INTERVAL_N
     window = rates.arriving_window(view.timeline)
     if len(view) >= BINS and window.end_ns > window.start_ns:
         series = _in_flight(rates.in_flight(run.timeline), window)
         moved = stats.trend(series)
         large = max(float(series.mean()), BEHIND * len(view))
-        if moved.rise > large and moved.p_value < SHOWN_P:
-            growing, n = True, _n_of_z(_z_of_p(moved.p_value))
+        shown = _z_of_p(moved.p_value)
+        growing = moved.rise > large and moved.p_value < SHOWN_P
+        z = shown if growing else (large / abs(moved.rise) - 1) * shown if moved.rise else math.inf
+        n = min(max(_n_of_z(max(z, 0.0)), NO_INTERVAL_N), SURE_N)
     return Criterion(text=STABLE, level=0.5, share=float(not growing), effective_n=n)
 
 
@@ -214,10 +223,10 @@ def _share(view: View, good: Bools) -> _Share:
 
 
 def _worth(view: View, n: int) -> float:
-    """What n requests are worth by the dependence of their TTFTs."""
+    """What n requests are worth by the dependence of their TTFTs; all, where these do not differ."""
     ttft = column_of(view, "ttft")
     ttft = ttft[np.isfinite(ttft)]
-    if not len(ttft):
+    if not len(ttft) or ttft.std() <= ALIKE * ttft.mean():
         return float(n)
     return _known(stats.effective_n(ttft), len(ttft)) / len(ttft) * n
 

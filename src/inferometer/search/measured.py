@@ -1,9 +1,10 @@
 """A measured server as a world: one Ask becomes a plan, a run directory and a Run.
 
 The workload is the person's own; an Ask sets its load (the rate of its arrivals, or its concurrency), its length and its
-seed, and nothing else. Between probes the server rests; after one that stopped itself in a crowd it rests `AFTER_CROWD`
-times as long, because what it had queued is still being worked off.
+seeds, and nothing else. Before a probe the server rests for as long as the Ask says.
 Runs stand side by side in one folder, so that any of them can be scored, reported or compared by itself.
+A server that has died is no slow server: a probe that ended in refused connections, at a server that still refuses them,
+is no answer but a TargetError.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ import msgspec
 import numpy as np
 
 from inferometer.clock import SECOND, Clock, RealClock
-from inferometer.errors import UserError
+from inferometer.errors import TargetError, UserError
 from inferometer.load.fleet import measure
 from inferometer.load.options import Drive
-from inferometer.load.preflight import Found
+from inferometer.load.preflight import Found, reach
 from inferometer.load.progress import Progress
 from inferometer.load.recovery import read_run
 from inferometer.plan import Plan
 from inferometer.run import Run
 from inferometer.search.capacity import Ask
+from inferometer.timeline import ABSENT
 from inferometer.workload import WorkloadSpec, make_plan
 from inferometer.workload.arrivals import Closed, Poisson, arrivals
 
-REST_S = 2.0
-AFTER_CROWD = 5
+DEAD = 5  # refused connections in a row
 
 
 class Crowded(Exception):
@@ -45,32 +46,36 @@ class Measured:
     workload: WorkloadSpec
     drive: Drive
     folder: Path
-    rest_s: float = REST_S
     watch: Callable[[Progress], None] | None = None
     clock: Clock = RealClock()  # noqa: RUF009  has no state
     telemetry: bool = True
     _crowded: bool = False
-    _begun: bool = False
 
     def __call__(self, ask: Ask) -> Run:
-        """The run of one probe. Raises KeyboardInterrupt where a person ended it."""
-        if self._begun and ask.rested:
-            rest_s = self.rest_s * (AFTER_CROWD if self._crowded else 1)
-            self.clock.sleep_until(self.clock.now_ns() + round(rest_s * SECOND))
-        self._begun = True
+        """The run of one probe. Raises KeyboardInterrupt where a person ended it, TargetError where the server did."""
+        self.clock.sleep_until(self.clock.now_ns() + round(ask.rest_s * SECOND))
         plan, warmup_s = plan_of(self.workload, ask)
         run = self._driven(ask, plan, replace(self.drive, warmup_s=warmup_s, duration_s=None))
         stopped = run.manifest.stopped or ""
         if stopped.startswith("interrupted") and not self._crowded:
             raise KeyboardInterrupt
-        return warmed(run, ask) if plan.concurrency is not None else run
+        if refused(run):
+            self._check_alive(ask)
+        return warmed(run, ask)
+
+    def _check_alive(self, ask: Ask) -> None:
+        for endpoint in self.found.target.endpoints:
+            try:
+                reach(endpoint, self.found.target.trust)
+            except TargetError as error:
+                raise TargetError(
+                    f"the server died at a load of {ask.load:g} ({error.what})",
+                    where=endpoint.authority,
+                    remedy="the probes before are kept: start it, and the same command goes on",
+                ) from None
 
     def _driven(self, ask: Ask, plan: Plan, drive: Drive) -> Run:
-        path = _new(self.folder, ask)
-        asked: dict[str, Any] = {
-            "workload": msgspec.to_builtins(at_load(self.workload, ask)),
-            "ask": msgspec.to_builtins(ask),
-        }
+        path = new_folder(self.folder, ask)
         self._crowded = False
         try:
             return measure(
@@ -78,7 +83,7 @@ class Measured:
                 self.found,
                 drive,
                 path,
-                asked=asked,
+                asked=asked_of(self.workload, ask),
                 watch=self._watching(ask),
                 telemetry=self.telemetry,
             )
@@ -100,12 +105,21 @@ class Measured:
         return look
 
 
+def refused(run: Run) -> bool:
+    """Whether the last requests found nobody to connect to."""
+    last = np.argsort(run.timeline.intended_ns, kind="stable")[-DEAD:]
+    return len(last) > 0 and bool((run.timeline.status[last] == "connect_error").all())
+
+
 def plan_of(workload: WorkloadSpec, ask: Ask) -> tuple[Plan, float]:
     """The plan of an Ask, and when its warm-up ends [s]: as the first request to be measured is due (open loop)."""
     plan = make_plan(at_load(workload, ask), ask.seed)
-    if plan.concurrency is not None or len(plan) <= ask.warmup:
-        return plan, 0.0
-    return plan, float(plan.intended_ns[ask.warmup]) / SECOND
+    if ask.texts is not None:
+        plan = replace(plan, seed=ask.texts)  # arrivals and lengths stay, prompts are new
+    due_ns = plan.intended_ns[
+        plan.intended_ns != ABSENT
+    ]  # not that of a closed loop, nor of a later turn
+    return plan, float(due_ns[ask.warmup]) / SECOND if len(due_ns) > ask.warmup else 0.0
 
 
 def at_load(workload: WorkloadSpec, ask: Ask) -> WorkloadSpec:
@@ -128,14 +142,25 @@ def at_load(workload: WorkloadSpec, ask: Ask) -> WorkloadSpec:
 
 
 def warmed(run: Run, ask: Ask) -> Run:
-    """A closed loop's run with its first `warmup` requests as the warm-up; does not modify `run`."""
+    """A run with its first `warmup` requests as the warm-up; does not modify `run`.
+
+    Of a closed loop nobody knows before when they will have been sent.
+    """
     order = np.argsort(run.timeline.intended_ns, kind="stable")
     phase = run.timeline.phase.copy()
     phase[order[: ask.warmup]] = "warmup"
     return replace(run, timeline=run.timeline.with_columns(phase=phase))
 
 
-def _new(folder: Path, ask: Ask) -> Path:
-    """A folder for one more probe: its number, and the load."""
+def asked_of(workload: WorkloadSpec, ask: Ask) -> dict[str, Any]:
+    """What was asked for, for the manifest."""
+    return {
+        "workload": msgspec.to_builtins(at_load(workload, ask)),
+        "ask": msgspec.to_builtins(ask),
+    }
+
+
+def new_folder(folder: Path, ask: Ask) -> Path:
+    """A name for one more probe: its number, and the load."""
     number = len(list(folder.glob("probe-*")))
     return folder / f"probe-{number:03d}-{ask.load:.4g}"

@@ -1,8 +1,9 @@
-"""A world whose capacity is known: M/G/c, from Poisson arrivals to a Run, without a clock.
+"""Worlds whose capacity is known, or soon found: queues, from arrivals to a Run, without a clock.
 
-The yardstick of the capacity search (benchmarks/capacity.py), and its world in tests. A request waits for one of
-`servers`, in order of arrival; its first token comes as it begins service, its second as it ends. So TTFT is the wait,
-whose distribution in M/M/c is Erlang's: P(wait > t) = C(c, a) exp(-(c mu - lambda) t).
+The yardstick of the capacity search (benchmarks/capacity.py), and its world in tests. In `Queue` (G/G/c) a request waits
+for one of `servers`, in order of arrival; its first token comes as it begins service, its second as it ends. So TTFT is
+the wait, whose distribution in M/M/c is Erlang's: P(wait > t) = C(c, a) exp(-(c mu - lambda) t).
+In `Batch` one server takes all who wait, up to a limit, and serves them together.
 """
 
 from __future__ import annotations
@@ -25,24 +26,52 @@ Floats = npt.NDArray[np.float64]
 Service = Callable[[np.random.Generator, int], Floats]
 
 
+Gaps = Callable[[np.random.Generator, int], Floats]
+
+
 def exponential(rng: np.random.Generator, n: int) -> Floats:
-    """n service times of mean 1 s, exponential."""
+    """n times of mean 1, exponential."""
     return rng.exponential(1.0, n)
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """M/G/c with service times `service` [s]; called with an Ask it answers as a world does."""
+    """G/G/c with service times `service` [s] and gaps of mean 1; called with an Ask it answers as a world does."""
 
     servers: int = 8
     service: Service = exponential
+    gaps: Gaps = exponential
 
     def __call__(self, ask: Ask) -> Run:
         """The run of one probe. The same seed gives the same arrivals, scaled in time, and the same service times."""
         rng = np.random.default_rng(ask.seed)
         n = ask.requests + ask.warmup
-        arrival = np.cumsum(rng.exponential(1.0, n)) / ask.load
+        arrival = np.cumsum(self.gaps(rng, n)) / ask.load
         begin, end = _served(arrival, self.service(rng, n), self.servers)
+        return _run(ask, _Times(arrival, begin, end))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One server of batches of at most `most`: k requests take `base_s` + k `each_s`, and end together (M/G^[0,b]/1)."""
+
+    most: int
+    base_s: float
+    each_s: float
+
+    def __call__(self, ask: Ask) -> Run:
+        """The run of one probe, as `Queue` does."""
+        rng = np.random.default_rng(ask.seed)
+        n = ask.requests + ask.warmup
+        arrival = np.cumsum(exponential(rng, n)) / ask.load
+        begin, end = np.empty(n), np.empty(n)
+        first, free = 0, 0.0
+        while first < n:
+            at = max(free, arrival[first])
+            last = min(int(np.searchsorted(arrival, at, side="right")), first + self.most)
+            free = at + self.base_s + (last - first) * self.each_s
+            begin[first:last], end[first:last] = at, free
+            first = last
         return _run(ask, _Times(arrival, begin, end))
 
 

@@ -6,7 +6,7 @@
     resampling   block bootstrap, permutation over blocks
     compare      shift function, ratio, Hodges-Lehmann, where CDFs cross, pairs by request id
     decisions    Holm, equivalence, gates, declared looks
-    monotone     isotonic regression, the boundary of a noisy monotone curve, the next probe
+    monotone     isotonic regression, the boundary of a noisy monotone curve
     planning     from a pilot to the length of a run
 
 numpy in, plain values out; no I/O, no clocks, no other module of the package but errors. What an interval covers on
@@ -14,16 +14,16 @@ queues with known truth is measured by benchmarks/coverage.py, what the steady-s
 """
 
 from inferometer.stats.compare import (
+    CURVE,
+    DECILES,
     Crossing,
-    Pairs,
     Sample,
     Shift,
+    alike,
+    common,
     crossings,
     difference_ci,
     hodges_lehmann,
-    pair,
-    paired_mean_ci,
-    paired_shift,
     ratio_ci,
     shift_function,
 )
@@ -47,7 +47,7 @@ from inferometer.stats.intervals import (
     quantile_ci,
     variance_components,
 )
-from inferometer.stats.monotone import Boundary, Probe, boundary, isotonic, next_rate
+from inferometer.stats.monotone import Boundary, Probe, boundary, isotonic, sharpened, smoothed
 from inferometer.stats.planning import RunLength, requests_for_mean, requests_for_quantile
 from inferometer.stats.resampling import (
     block_bootstrap_ci,
@@ -78,19 +78,21 @@ from inferometer.stats.steady import (
 )
 
 __all__ = [
+    "CURVE",
+    "DECILES",
     "UNKNOWN",
     "Boundary",
     "Components",
     "Crossing",
     "Interval",
     "Movement",
-    "Pairs",
     "Probe",
     "RunLength",
     "Sample",
     "Shift",
     "SteadyState",
     "Trend",
+    "alike",
     "batch_means",
     "block_bootstrap_ci",
     "block_length",
@@ -98,6 +100,7 @@ __all__ = [
     "clustered_mean_ci",
     "clustered_n",
     "clustered_quantile_ci",
+    "common",
     "crossings",
     "difference_ci",
     "effective_n",
@@ -111,10 +114,6 @@ __all__ = [
     "moving",
     "mser5",
     "needed_n",
-    "next_rate",
-    "pair",
-    "paired_mean_ci",
-    "paired_shift",
     "permutation_p",
     "precise_enough",
     "proportion_ci",
@@ -126,8 +125,10 @@ __all__ = [
     "series_mean_ci",
     "series_proportion_ci",
     "series_quantile_ci",
+    "sharpened",
     "shift_function",
     "sign_flip_p",
+    "smoothed",
     "spent",
     "steady_state",
     "t_p_value",

@@ -5,7 +5,8 @@ that each is a correlated series or clustered by request; never what the metric 
 Effects come first, with intervals; p-values (`resampling.py`) and decisions (`decisions.py`) after.
 A difference of quantiles takes its interval from those of the two quantiles (MOVER: Zou & Donner 2008, Stat. Med. 27;
 Newcombe 1998), so that it inherits their coverage under autocorrelation, draws nothing at random, and is `UNKNOWN` where
-either is. Paired samples share arrivals and requests, hence noise: pair them by id, and only the differences are noisy.
+either is. Two runs of one plan share arrivals and requests, hence noise: `alike` says how much of it, and MOVER takes it
+off. What is seen of the common noise errs on the side of too little.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from inferometer.stats.intervals import UNKNOWN, Floats, Interval, at_rank, sorted_values
-from inferometer.stats.resampling import block_bootstrap_ci
-from inferometer.stats.series import clustered_quantile_ci, series_mean_ci, series_quantile_ci
+from inferometer.stats.series import BATCHES, batch_means, clustered_quantile_ci
 
+Rows = npt.NDArray[np.intp]
+
+SURE = 1 - 1e-12  # the largest correlation, so that it has a z
 DECILES = tuple(k / 10 for k in range(1, 10))
 CURVE = (*(k / 20 for k in range(1, 20)), 0.975, 0.99)  # where a crossing is looked for
 
@@ -56,29 +59,46 @@ class Crossing(NamedTuple):
     lower_below: str  # "a" or "b"
 
 
-class Pairs(NamedTuple):
-    """Values of the common requests, in a's order, and how many of either side found no partner."""
+def alike(a_pulls: npt.ArrayLike, b_pulls: npt.ArrayLike) -> float:
+    """The correlation of two estimates, from how far each common request pulls either (in the order sent); 0 to 1.
 
-    a: npt.NDArray[Any]
-    b: npt.NDArray[Any]
-    only_a: int
-    only_b: int
+    A pull is a value less the mean, or whether it lies below the quantile, less q. Requests are dependent, so that what
+    counts is the correlation of batch means; one standard error is taken off it (Fisher's z), and what is below 0.
+    """
+    u, v = np.asarray(a_pulls, float), np.asarray(b_pulls, float)
+    if u.size < 4 * BATCHES:
+        return 0.0
+    means = batch_means(u), batch_means(v)
+    if not (means[0].std() > 0 and means[1].std() > 0):
+        return 0.0
+    seen = float(np.clip(np.corrcoef(*means)[0, 1], -SURE, SURE))
+    return max(0.0, math.tanh(math.atanh(seen) - 1 / math.sqrt(BATCHES - 3)))
 
 
-def difference_ci(a: float, a_ci: Interval, b: float, b_ci: Interval) -> Interval:
-    """Interval of b - a for independent estimates with intervals of their own, symmetric or not (MOVER)."""
+def difference_ci(
+    a: float, a_ci: Interval, b: float, b_ci: Interval, correlation: float = 0.0
+) -> Interval:
+    """Interval of b - a for estimates with intervals of their own, symmetric or not (MOVER)."""
     d = b - a
     return Interval(
-        d - math.hypot(b - b_ci.lo, a_ci.hi - a), d + math.hypot(b_ci.hi - b, a - a_ci.lo)
+        d - _arm(b - b_ci.lo, a_ci.hi - a, correlation),
+        d + _arm(b_ci.hi - b, a - a_ci.lo, correlation),
     )
 
 
-def ratio_ci(a: float, a_ci: Interval, b: float, b_ci: Interval) -> Interval:
-    """Interval of b / a for independent positive estimates: `difference_ci` of the logarithms; else `UNKNOWN`."""
+def _arm(one: float, other: float, correlation: float) -> float:
+    square = one * one + other * other - 2 * correlation * one * other
+    return math.sqrt(max(square, 0.0)) if not math.isnan(square) else math.nan
+
+
+def ratio_ci(
+    a: float, a_ci: Interval, b: float, b_ci: Interval, correlation: float = 0.0
+) -> Interval:
+    """Interval of b / a for positive estimates: `difference_ci` of the logarithms; else `UNKNOWN`."""
     if not min(a, b, a_ci.lo, b_ci.lo) > 0:
         return UNKNOWN
     logs = [Interval(math.log(ci.lo), math.log(ci.hi)) for ci in (a_ci, b_ci)]
-    found = difference_ci(math.log(a), logs[0], math.log(b), logs[1])
+    found = difference_ci(math.log(a), logs[0], math.log(b), logs[1], correlation)
     return Interval(math.exp(found.lo), math.exp(found.hi))
 
 
@@ -89,24 +109,32 @@ def shift_function(
     level: float = 0.95,
     *,
     together: bool = False,
+    correlation: npt.ArrayLike = 0.0,
 ) -> list[Shift]:
-    """The quantile differences b - a at `qs` (Doksum 1974; Wilcox & Rousselet 2018), a and b independent runs.
+    """The quantile differences b - a at `qs` (Doksum 1974; Wilcox & Rousselet 2018).
 
-    together: all intervals hold at once with `level` (Bonferroni); else each by itself.
+    together: all intervals hold at once with `level` (Bonferroni); else each by itself. correlation: of the two quantiles
+    at each of `qs` (see `alike`); 0 for independent runs.
     """
     at = np.atleast_1d(np.asarray(qs, float))
     each = 1 - (1 - level) / at.size if together else level
+    shared = np.broadcast_to(np.asarray(correlation, float), at.shape)
     points = [_at(s, at) for s in (a, b)]
     bounds = [s.quantiles_ci(at, each) for s in (a, b)]
     return [
-        Shift(float(q), qa, qb, qb - qa, difference_ci(qa, ca, qb, cb))
-        for q, qa, qb, ca, cb in zip(at, *points, *bounds, strict=True)
+        Shift(float(q), qa, qb, qb - qa, difference_ci(qa, ca, qb, cb, float(r)))
+        for q, qa, qb, ca, cb, r in zip(at, *points, *bounds, shared, strict=True)
     ]
 
 
-def crossings(a: Sample, b: Sample, level: float = 0.95) -> list[Crossing]:
-    """Every point where the order of the two samples turns, shown on both sides of it with joint `level`."""
-    shifts = shift_function(a, b, CURVE, level, together=True)
+def crossings(
+    a: Sample, b: Sample, level: float = 0.95, *, correlation: npt.ArrayLike = 0.0
+) -> list[Crossing]:
+    """Every point where the order of the two samples turns, shown on both sides of it with joint `level`.
+
+    correlation: of the two quantiles at each of `CURVE`.
+    """
+    shifts = shift_function(a, b, CURVE, level, together=True, correlation=correlation)
     shown = [s for s in shifts if s.interval.lo > 0 or s.interval.hi < 0]
     return [
         _turn([s for s in shifts if left.q <= s.q <= right.q])
@@ -115,54 +143,14 @@ def crossings(a: Sample, b: Sample, level: float = 0.95) -> list[Crossing]:
     ]
 
 
-def pair(
-    a_ids: npt.ArrayLike, a_values: npt.ArrayLike, b_ids: npt.ArrayLike, b_values: npt.ArrayLike
-) -> Pairs:
-    """The values of requests that both runs have; ids are unique within a run."""
+def common(a_ids: npt.ArrayLike, b_ids: npt.ArrayLike) -> tuple[Rows, Rows]:
+    """Where the requests that both runs have stand in a and in b, in a's order; ids are unique within a run."""
     ids: list[npt.NDArray[Any]] = [np.asarray(a_ids), np.asarray(b_ids)]
     if any(np.unique(i).size != i.size for i in ids):
         raise ValueError("a request id occurs twice in one run")
-    common, at_a, at_b = np.intersect1d(ids[0], ids[1], return_indices=True)
+    _, at_a, at_b = np.intersect1d(ids[0], ids[1], return_indices=True)
     order = np.argsort(at_a)
-    return Pairs(
-        np.asarray(a_values)[at_a[order]],
-        np.asarray(b_values)[at_b[order]],
-        ids[0].size - common.size,
-        ids[1].size - common.size,
-    )
-
-
-def paired_mean_ci(pairs: Pairs, level: float = 0.95) -> Interval:
-    """Interval of the mean of b - a over the same requests, which stand in the order sent."""
-    return series_mean_ci(pairs.b - pairs.a, level)
-
-
-def paired_shift(
-    pairs: Pairs,
-    qs: npt.ArrayLike = DECILES,
-    level: float = 0.95,
-    *,
-    draws: int = 499,
-    seed: int = 0,
-) -> list[Shift]:
-    """The quantile differences of paired runs; their common noise leaves the interval, by a block bootstrap of pairs."""
-    at = np.atleast_1d(np.asarray(qs, float))
-    rows = np.column_stack([pairs.a, pairs.b]).astype(float)
-
-    def apart(drawn: npt.NDArray[Any]) -> Floats:
-        found = np.quantile(drawn, at, axis=0)
-        return np.asarray(found[:, 1] - found[:, 0])
-
-    drawn = block_bootstrap_ci(rows, apart, level, draws=draws, seed=seed)
-    # A bootstrap does not notice that a tail is too thin; the intervals of the two quantiles do.
-    singles = [series_quantile_ci(side, at, level) for side in (pairs.a, pairs.b)]
-    thin = [any(math.isnan(ci.lo) for ci in both) for both in zip(*singles, strict=True)]
-    bounds = [UNKNOWN if t else ci for t, ci in zip(thin, drawn, strict=True)]
-    points = [_at(Sample(side), at) for side in (pairs.a, pairs.b)]
-    return [
-        Shift(float(q), qa, qb, qb - qa, ci)
-        for q, qa, qb, ci in zip(at, *points, bounds, strict=True)
-    ]
+    return at_a[order], at_b[order]
 
 
 def hodges_lehmann(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
