@@ -17,6 +17,7 @@ import click
 import msgspec
 
 from inferometer.cli import measure, target, wish
+from inferometer.cli.browser import Ends, also, browser, serve_option
 from inferometer.cli.options import (
     ABOVE_0,
     AT_LEAST_1,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from inferometer.load.preflight import Found
+    from inferometer.report.live import Live
     from inferometer.search.capacity import Capacity, Probe, Search, Standing, World
     from inferometer.workload import WorkloadSpec
 
@@ -84,6 +86,7 @@ OPTIONS = (
         "Result",
         opt("-o, --out FOLDER", "Where the runs go; the same folder resumes.", required=True),
         json_option(),
+        serve_option(),
         rare("--quiet", "No progress on stderr."),
     ),
 )
@@ -99,6 +102,8 @@ def command(**options: Any) -> int:
     """
     from inferometer import slo as slos
     from inferometer.cli import card
+    from inferometer.report.searched import ANSWER
+    from inferometer.run import write_whole
     from inferometer.search.capacity import Header, capacity, open_journal
 
     slo = slos.parse(options["slo"], where="--slo")
@@ -115,12 +120,16 @@ def command(**options: Any) -> int:
     known, keep = open_journal(folder, header)
     world = _world(found, asked, folder, options)
     silent = options["as_json"] or options["quiet"]
-    with _watching(silent) as watch:
-        answer = capacity(world, slo, search, known=known, keep=keep, watch=watch)
-    if options["as_json"]:
-        click.echo(card.plain_json(answer.to_dict() | {"folder": str(folder)}))
-    else:
-        card.show(render(answer, folder))
+    with browser(options["serve"], f"capacity: {folder.name}", Ends([folder])) as live:
+        with _watching(silent) as watch:
+            watch = also(live, watch, tell)
+            answer = capacity(world, slo, search, known=known, keep=keep, watch=watch)
+        told = card.plain_json(answer.to_dict() | {"folder": str(folder)})
+        write_whole(folder / ANSWER, told.encode())
+        if options["as_json"]:
+            click.echo(told)
+        else:
+            card.show(render(answer, folder))
     return EXITS[answer.verdict]
 
 
@@ -226,6 +235,19 @@ def progress(probes: Sequence[Probe], now: Standing | None) -> str:
     return f"{told}; capacity {_load(now.load)} in [{_load(now.interval.lo)}, {_load(now.interval.hi)}]"
 
 
+def tell(live: Live, probes: Sequence[Probe], now: Standing | None) -> None:
+    """The same, for a browser."""
+    last = probes[-1]
+    figures = {
+        "load": last.ask.load,
+        "attainment [%]": None if last.attainment is None else 100 * last.attainment,
+        "TTFT p99 [ms]": None if last.ttft_p99_s is None else 1e3 * last.ttft_p99_s,
+        "capacity": None if now is None or not math.isfinite(now.load) else now.load,
+    }
+    live.tell(figures, progress(probes, now))
+    live.table(HEADS, [cells(probe) for probe in by_load(probes)])
+
+
 def render(answer: Capacity, folder: Path) -> Iterator[RenderableType]:
     """The verdict, the curve, and what it took."""
     from inferometer.cli import card
@@ -261,22 +283,33 @@ def curve(probes: Sequence[Probe]) -> RenderableType:
     """Attainment, TTFT and TBT versus load, a row per probe."""
     from inferometer.cli import card
 
-    heads = (
-        "load", "share", "", "ttft p50", "ttft p99", "tbt p50", "tbt p99", "requests", "failed", "probe",
-    )  # fmt: skip
-    shown = card.table(*heads)
-    for probe in sorted(probes, key=lambda p: p.ask.load):
-        shown.add_row(
-            card.number(probe.ask.load),
-            "-" if probe.attainment is None else f"{probe.attainment:.1%}",
-            "met" if probe.met else "invalid" if probe.invalid else "not met",
-            *map(_ms, (probe.ttft_p50_s, probe.ttft_p99_s, probe.tbt_p50_s, probe.tbt_p99_s)),
-            f"{probe.requests:,}",
-            f"{probe.failed:,}",
-            probe.ask.role + (", stopped" if probe.stopped else ""),
-            style="" if probe.met else "dim",
-        )
+    shown = card.table(*HEADS)
+    for probe in by_load(probes):
+        shown.add_row(*cells(probe), style="" if probe.met else "dim")
     return shown
+
+
+HEADS = ("load", "share", "", "ttft p50", "ttft p99", "tbt p50", "tbt p99", "requests", "failed", "probe")  # fmt: skip
+
+
+def by_load(probes: Sequence[Probe]) -> list[Probe]:
+    """The probes, the lowest load first."""
+    return sorted(probes, key=lambda probe: probe.ask.load)
+
+
+def cells(probe: Probe) -> list[str]:
+    """A probe under `HEADS`."""
+    from inferometer.cli.card import number
+
+    return [
+        number(probe.ask.load),
+        "-" if probe.attainment is None else f"{probe.attainment:.1%}",
+        "met" if probe.met else "invalid" if probe.invalid else "not met",
+        *map(_ms, (probe.ttft_p50_s, probe.ttft_p99_s, probe.tbt_p50_s, probe.tbt_p99_s)),
+        f"{probe.requests:,}",
+        f"{probe.failed:,}",
+        probe.ask.role + (", stopped" if probe.stopped else ""),
+    ]
 
 
 def _ms(seconds: float | None) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import msgspec
 
+from inferometer.cli.browser import Ends, browser, serve_option
 from inferometer.cli.options import (
     ABOVE_0,
     AT_LEAST_1,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from inferometer.load.options import Drive
     from inferometer.load.preflight import Found
     from inferometer.plan import Plan
+    from inferometer.report.live import Live
     from inferometer.run import Run
     from inferometer.search.repeats import Arm
     from inferometer.sim import Deployment
@@ -105,6 +107,7 @@ OPTIONS = (
         opt("--slo EXPR", "'ttft.p99 <= 0.5s and tbt.p99 <= 50ms'"),
         opt("-o, --out RUN", "The run directory.  [runs/TIME-MODEL]"),
         json_option(),
+        serve_option(),
         rare("--steady", "Score only the steady state."),
         rare("--quiet", "Print nothing but the run directory."),
         rare("--save-text", "Keep the replies' text beside the run."),
@@ -121,11 +124,18 @@ class Wanted(NamedTuple):
     drive: Drive
     slo: Slo | None
     options: dict[str, Any]
+    live: Live | None = None  # a browser that watches
 
     @property
     def folder(self) -> Path:
         """Where the result is to be kept."""
         return Path(self.options["out"])
+
+    @property
+    def ends(self) -> Ends:
+        """What a browser is shown at the end."""
+        sides = [""] if self.options["versus"] is None else ["a", "b"]
+        return Ends([self.folder / side for side in sides], self.options["slo"])
 
     def plan(self, seed: int) -> Plan:
         """The plan of one run."""
@@ -159,15 +169,17 @@ def command(**options: Any) -> int:
         if options["versus"] is None and is_simulated(urls[0]):
             _refuse_drivers()
         options["out"] = options["out"] or _folder(served)
-        if options["versus"] is not None:
-            other = target.read(options | {"urls": (options["versus"],), "base_urls": ()})
-            arms = {"a": arm(served, wanted), "b": arm(other, wanted, options["versus"])}
-            return repeats.versus(arms, wanted)
-        if lengths is not None:
-            served = repeats.with_its_curve(served, wanted, lengths)
-        if options["repeats"] is not None or until is not None:
-            return repeats.series(arm(served, wanted), wanted, until)
-        return _once(arm(served, wanted), wanted)
+        with browser(options["serve"], f"measure: {wanted.folder.name}", wanted.ends) as live:
+            wanted = wanted._replace(live=live)
+            if options["versus"] is not None:
+                other = target.read(options | {"urls": (options["versus"],), "base_urls": ()})
+                arms = {"a": arm(served, wanted), "b": arm(other, wanted, options["versus"])}
+                return repeats.versus(arms, wanted)
+            if lengths is not None:
+                served = repeats.with_its_curve(served, wanted, lengths)
+            if options["repeats"] is not None or until is not None:
+                return repeats.series(arm(served, wanted), wanted, until)
+            return _once(arm(served, wanted), wanted)
 
 
 def _once(arm: Arm, wanted: Wanted) -> int:
@@ -196,7 +208,8 @@ def arm(served: Found | Deployment, wanted: Wanted, *names: str) -> Arm:
     telemetry = not wanted.options["no_telemetry"]
 
     def run(plan: Plan, seed: int, folder: Path) -> Run:
-        with watching(not wanted.options["quiet"], wanted.drive.duration_s) as watch:
+        looked_at = not wanted.options["quiet"]
+        with watching(looked_at, wanted.drive.duration_s, wanted.live) as watch:
             driven = arms.measured(
                 served, wanted.drive, asked=spec, watch=watch, telemetry=telemetry
             )

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 def command(**options: Any) -> int:
     """Draw a run, a search or several sides: a page, figures, a trace.
 
-    PATH: a run, a study, or the folder of a capacity search; several runs are
-    drawn over each other, and two are compared. The page opens from disk and can be mailed.
+    PATH: a run, repeats of one, a study, or the folder of a capacity search;
+    several are drawn over each other, two are compared. The page opens from
+    disk and can be mailed.
     """
     from inferometer import slo as slos
     from inferometer.cli import card as cards
@@ -68,7 +69,7 @@ def drawn(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
     from inferometer.report.studied import study_sections
     from inferometer.search.study import is_study, read_study
 
-    if len(paths) > 1:
+    if len(paths) > 1 or _is_repeats(paths[0]):
         return _sides(paths, slo)
     if is_study(paths[0]):
         study = read_study(paths[0])
@@ -76,6 +77,15 @@ def drawn(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
     if (paths[0] / ANSWER).is_file():
         return f"capacity: {paths[0].resolve().name}", search_sections(paths[0])
     return run_page(paths[0], slo)
+
+
+def _is_repeats(path: Path) -> bool:
+    """Whether a folder holds runs, as `measure --repeats` leaves them, and is none itself; a search's holds its answer."""
+    from inferometer.report.searched import ANSWER
+
+    if any((path / name).is_file() for name in ("manifest.json", ANSWER)):
+        return False
+    return any(path.glob("*/manifest.json"))
 
 
 def run_page(path: Path, slo: str | None) -> tuple[str, list[Section]]:
@@ -102,15 +112,19 @@ def _sides(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
     return " · ".join(names), side_sections(sides, found, slo)
 
 
-def write_page(out: Path, title: str, sections: list[Section]) -> Path:
-    """The page of some sections, written; its path."""
+def page(title: str, sections: list[Section]) -> str:
+    """The page of some sections, with its date."""
     from importlib.metadata import version
 
     from inferometer.report import html
 
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    made = f"Made by Inferometer {version('inferometer')}, {now}."
-    _written(out, html(title, sections, made=made).encode())
+    return html(title, sections, made=f"Made by Inferometer {version('inferometer')}, {now}.")
+
+
+def write_page(out: Path, title: str, sections: list[Section]) -> Path:
+    """The page of some sections, written; its path."""
+    _written(out, page(title, sections).encode())
     return out
 
 
