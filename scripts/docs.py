@@ -4,12 +4,13 @@
     python scripts/docs.py --check    exit code 1, and the names, where something is stale
 
 The parts: the sentences of docs/map.md (the first lines of the modules' docstrings), the tables of docs/metrics.md (the
-tables of the code), the verbs and exit codes of docs/cli.md.
+tables of the code), the verbs of docs/cli.md, what verbs print (docs/json.md); and whole files: docs/schemas/*.json.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -81,6 +82,35 @@ def verbs() -> str:
     return "\n".join(["| verb | |", "|---|---|", *rows])
 
 
+def printed() -> str:
+    """The table of what verbs print with --json."""
+    from inferometer.cli.shapes import PRINTED, keys
+
+    head = ["| verb | one of | its keys |", "|---|---|---|"]
+    rows = [
+        f"| [`{verb}`](schemas/{verb}.schema.json) | {_name(shape)} | {', '.join(f'`{key}`' for key in keys(shape))} |"
+        for verb, shapes in PRINTED.items()
+        for shape in shapes
+    ]
+    return "\n".join(head + rows)
+
+
+def _name(shape: object) -> str:
+    """ "Card", or "names of Preset" for dict[str, Preset]."""
+    inner = getattr(shape, "__args__", None)
+    return f"names, each a {inner[1].__name__}" if inner else shape.__name__
+
+
+def schemas() -> dict[str, str]:
+    """A JSON Schema per verb, and of each JSON file of a run directory: path -> text."""
+    from inferometer.cli import shapes
+
+    return {
+        f"docs/schemas/{name}.schema.json": json.dumps(shapes.schema(name), indent=2) + "\n"
+        for name in (*shapes.PRINTED, *shapes.KEPT)
+    }
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/map.md": {"modules": modules},
     "docs/metrics.md": {
@@ -89,6 +119,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "populations": populations,
     },
     "docs/cli.md": {"verbs": verbs},
+    "docs/json.md": {"printed": printed},
 }
 
 
@@ -101,18 +132,24 @@ def renewed(text: str, name: str, part: str) -> str:
     return between.sub(lambda found: f"{found[1]}{part}{found[2]}", text)
 
 
+def _with_parts(path: str) -> str:
+    """The text of a page, with its parts renewed."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for name, make in PARTS[path].items():
+        text = renewed(text, name, make())
+    return text
+
+
 def main() -> int:
-    """Renew every part, or check."""
+    """Renew every part and every whole file, or check."""
     stale = []
-    for path, parts in PARTS.items():
-        before = (ROOT / path).read_text(encoding="utf-8")
-        after = before
-        for name, make in parts.items():
-            after = renewed(after, name, make())
-        if after != before:
+    for path, after in {**{path: _with_parts(path) for path in PARTS}, **schemas()}.items():
+        file = ROOT / path
+        if not file.exists() or file.read_text(encoding="utf-8") != after:
             stale.append(path)
             if "--check" not in sys.argv:
-                (ROOT / path).write_text(after, encoding="utf-8")
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(after, encoding="utf-8")
     if stale:
         print("stale:" if "--check" in sys.argv else "rewritten:", *stale)
     return int(bool(stale) and "--check" in sys.argv)

@@ -49,30 +49,38 @@ def test_the_columns_of_the_page_are_those_of_the_code() -> None:
     assert set(ROW_COLUMNS) | set(CHUNK_COLUMNS) <= set(re.findall(r"`(\w+)`", cells))
 
 
-def test_python_blocks_run(tmp_path: Path) -> None:
-    """Those that need only what Inferometer needs, on a run made with its log."""
+def _blocks() -> list:
+    """Every block of Python or SQL on a page; what needs somebody's account is only shown."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = re.findall(r"```(python|sql)\n(.*?)```", text, re.DOTALL)
+        for place, (language, code) in enumerate(blocks):
+            if not re.search(SHOWN, code):
+                found.append(pytest.param(language, code, id=f"{page.stem}-{place}"))
+    return found
+
+
+SHOWN = r"import (wandb|mlflow)"
+OTHERS = ("duckdb", "pandas", "polars")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> dict[str, Path]:
+    """What pages call RUN, LOG, CARD and STUDY: a run, its server's log, its scorecard as Parquet; a study."""
     from click.testing import CliRunner
 
     from inferometer import cli
 
-    run, log = tmp_path / "run", tmp_path / "log.parquet"
-    with serve_child(Schedule(models=("tiny",), ttft_s=0.05, gap_s=0.005), log=log) as url:
-        made = CliRunner().invoke(
-            cli.verbs, ["measure", url, "--requests", "6", "--output-tokens", "4", "-o", str(run)]
-        )
-    assert run.exists(), made.output
-    study = _study(tmp_path)
-    ran = 0
-    for page in PAGES:
-        for block in re.findall(
-            r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
-        ):
-            if "inferometer" in block or "pyarrow" in block:
-                code = block.replace('"RUN', f'"{run}').replace('"LOG"', f'"{log}"')
-                code = code.replace('"STUDY"', f'"{study}"')
-                exec(compile(code, page.name, "exec"), {})
-                ran += 1
-    assert ran >= 3
+    tmp = tmp_path_factory.mktemp("docs")
+    named = {"RUN": tmp / "run", "LOG": tmp / "log.parquet", "CARD": tmp / "card.parquet"}
+    with serve_child(Schedule(models=("tiny",), ttft_s=0.05, gap_s=0.005), log=named["LOG"]) as url:
+        words = ["measure", url, "--requests", "6", "--output-tokens", "4", "-o"]
+        made = CliRunner().invoke(cli.verbs, [*words, str(named["RUN"])])
+    assert named["RUN"].exists(), made.output
+    words = ["score", str(named["RUN"]), "--format", "parquet", "-o", str(named["CARD"])]
+    CliRunner().invoke(cli.verbs, words)
+    return named | {"STUDY": _study(tmp)}
 
 
 def _study(folder: Path) -> Path:
@@ -83,3 +91,19 @@ def _study(folder: Path) -> Path:
     spec += "workloads: {chat: {prompt_tokens: 9, output_tokens: 3, requests: 4}}\nloads: [2]\n"
     (folder / "study.yaml").write_text(spec)
     return run_study(read_asked(folder / "study.yaml"), folder / "study").path
+
+
+@pytest.mark.parametrize(("language", "code"), _blocks())
+def test_blocks_run(language: str, code: str, places: dict[str, Path]) -> None:
+    """As they stand on the page, on a run made with its log; those of other libraries where these are."""
+    for name in OTHERS:
+        if f"import {name}" in code or (name, language) == ("duckdb", "sql"):
+            pytest.importorskip(name, reason=f"no {name}: pip install 'inferometer[docs]'")
+    code = re.sub(r"(?<=[\"'])(RUN|LOG|CARD|STUDY)\b", lambda found: str(places[found[1]]), code)
+    if language == "sql":
+        import duckdb
+
+        with duckdb.connect() as base:
+            assert base.execute(code).fetchall()
+    else:
+        exec(compile(code, "page", "exec"), {})

@@ -218,7 +218,7 @@ def test_a_simulated_system_behind_http_is_measured_as_it_was_simulated(tmp_path
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            url = server.stdout.readline().strip()
+            url = json.loads(server.stdout.readline())["url"]
             result = typed("measure", url, *load, tmp_path / "measured")
         finally:
             server.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""CSV and OpenMetrics: every defined number, and nothing else."""
+"""CSV, Parquet and OpenMetrics: every defined number, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import io
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from inferometer.cli import export
 from inferometer.clock import MILLISECOND
+from inferometer.errors import UserError
 from inferometer.metrics import score
 from inferometer.run import Run
 
@@ -26,6 +28,30 @@ def test_csv_holds_the_scorecard_s_numbers(run: Run) -> None:
     assert found["token_rate", "value"]["unit"] == "tokens/s"
     assert ("ttft", "p99") not in found
     assert all(row["definition"] and row["population"] for row in rows)
+
+
+def test_parquet_holds_the_same_rows(run: Run, tmp_path) -> None:
+    """Row by row what the CSV has; a missing interval is null, not NaN; columns have types."""
+    import pyarrow.parquet as pq
+
+    card = score(run)
+    export.write(card, "parquet", str(tmp_path / "card.parquet"))
+    table = pq.read_table(tmp_path / "card.parquet")
+    rows = list(csv.DictReader(io.StringIO(export.to_csv(card))))
+    assert table.column("metric").to_pylist() == [row["metric"] for row in rows]
+    assert table.column("value").to_pylist() == [float(row["value"]) for row in rows]
+    assert table.column("lo").null_count == sum(row["lo"] == "" for row in rows) > 0
+    assert table.column_names == list(export.Number._fields)
+
+
+def test_a_file_is_written_whole_for_others_to_read(run: Run, tmp_path) -> None:
+    """What -o names holds what stdout would, and nothing lies beside it; a wrong place is one line."""
+    card = score(run)
+    export.write(card, "openmetrics", str(tmp_path / "run.prom"))
+    assert (tmp_path / "run.prom").read_text() == export.to_openmetrics(card)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.prom"]
+    with pytest.raises(UserError, match="cannot write there"):
+        export.write(card, "csv", str(tmp_path / "none" / "x.csv"))
 
 
 def test_openmetrics_declares_each_family_once_and_ends(run: Run) -> None:

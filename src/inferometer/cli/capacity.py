@@ -121,8 +121,8 @@ def command(**options: Any) -> int:
     world = _world(found, asked, folder, options)
     silent = options["as_json"] or options["quiet"]
     with browser(options["serve"], f"capacity: {folder.name}", Ends([folder])) as live:
-        with _watching(silent) as watch:
-            watch = also(live, watch, tell)
+        with _watching(silent) as shown:
+            watch = also(live, shown, tell)
             answer = capacity(world, slo, search, known=known, keep=keep, watch=watch)
         told = card.plain_json(answer.to_dict() | {"folder": str(folder)})
         write_whole(folder / ANSWER, told.encode())

@@ -67,13 +67,18 @@ PAST_SATURATION = (
 def present(run: Run, card: Scorecard, *, as_json: bool, quiet: bool = False) -> int:
     """Show a scorecard as it was asked for; returns the exit code that it stands for."""
     if as_json:
-        facts = {"run": None if run.path is None else str(run.path), "fidelity": _fidelity(run)}
-        click.echo(plain_json(card.to_dict() | facts))
+        click.echo(plain_json(told(run, card)))
     elif quiet:
         click.echo(str(run.path))
     else:
         show(render(run, card))
     return exit_code(card)
+
+
+def told(run: Run, card: Scorecard) -> dict[str, Any]:
+    """A scorecard as `--json` has it: with the run's path, and its plan beside what was achieved."""
+    facts = {"run": None if run.path is None else str(run.path), "fidelity": _fidelity(run)}
+    return card.to_dict() | facts
 
 
 def exit_code(card: Scorecard) -> int:

@@ -1,6 +1,7 @@
 """`inferometer emulate`: a server that plays a declared schedule, or a simulated system, until it is interrupted.
 
-The first line on stdout is the base URL, so that a script can read it; the report follows at the end.
+The first line on stdout is the base URL, so that a script can read it; the report follows at the end. With `--json` both
+are JSON, one line each.
 A flag replaces its field of `--spec FILE` (a `Schedule` in YAML), which holds what no flag is made for.
 With `--system` the times come from the simulator; all else (lengths, the wire, faults) is the schedule's, as before.
 """
@@ -89,7 +90,7 @@ def command(**options: Any) -> int:
     )
     report = emulate(
         orders,
-        lambda server: click.echo(server.url),
+        lambda server: click.echo(_line({"url": server.url}) if options["as_json"] else server.url),
         warn=lambda what: click.echo(f"inferometer: {what}", err=True),
     )
     _tell(report, as_json=options["as_json"])
@@ -160,7 +161,10 @@ def _fault(text: str) -> tuple[str, float]:
 
 def _tell(report: Report, *, as_json: bool) -> None:
     if as_json:
-        plain = report._asdict() | {"kept_up": report.kept_up}
-        click.echo(msgspec.json.format(msgspec.json.encode(plain), indent=2).decode())
+        click.echo(_line(report._asdict() | {"kept_up": report.kept_up}))
     else:
         click.echo(report.summary(), err=True)
+
+
+def _line(plain: dict[str, Any]) -> str:
+    return msgspec.json.encode(plain).decode()

@@ -1,4 +1,4 @@
-"""A scorecard as other programs read it: one line of CSV per number, or OpenMetrics for a time-series database.
+"""A scorecard as other programs read it: a row per number as CSV or Parquet, or OpenMetrics for a time-series database.
 
 Undefined and refused numbers are left out, and those of no steady state: a missing line says "no such number", a 0 or an
 empty cell would not.
@@ -9,8 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from inferometer.errors import UserError
 
 if TYPE_CHECKING:
     from inferometer.metrics import Scorecard
@@ -92,7 +98,55 @@ def to_openmetrics(card: Scorecard) -> str:
     return "\n".join([*lines, "# EOF", ""])
 
 
-FORMATS = {"csv": to_csv, "openmetrics": to_openmetrics}
+def to_parquet(card: Scorecard) -> bytes:
+    """The same rows as a table; a missing interval is null."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = list(numbers(card))
+    columns = {
+        name: pa.array([getattr(row, name) for row in rows], kind, from_pandas=True)
+        for name, kind in _COLUMNS.items()
+    }
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out, compression="zstd")
+    return out.getvalue()
+
+
+_COLUMNS = {
+    "metric": "string",
+    "statistic": "string",
+    "value": "float64",
+    "lo": "float64",
+    "hi": "float64",
+    "unit": "string",
+    "n": "int64",
+    "failed": "int64",
+    "population": "string",
+    "definition": "string",
+}
+FORMATS: dict[str, Callable[[Scorecard], str | bytes]] = {
+    "csv": to_csv,
+    "openmetrics": to_openmetrics,
+    "parquet": to_parquet,
+}
+
+
+def write(card: Scorecard, form: str, out: str | None) -> None:
+    """Write to a file, whole or not at all, or to stdout; UserError where a table would go to a terminal."""
+    if form == "parquet" and out is None and sys.stdout.isatty():
+        raise UserError("Parquet is no text", where="--format", remedy="name a file: -o FILE")
+    content = FORMATS[form](card)
+    if out is None:
+        click.echo(content, nl=False)
+        return
+    path = Path(out)
+    beside = path.with_name(path.name + ".part")
+    try:  # whole, and readable by whom it is meant for: a collector is another user
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write there: {error.strerror}", where=out) from None
 
 
 def _number(row: Row, name: str, value: float, ci: Interval | None) -> Number:

@@ -1,4 +1,4 @@
-"""`inferometer score`: what a run directory says, again: on screen, as JSON, as CSV or as OpenMetrics."""
+"""`inferometer score`: what a run directory says, again: on screen, as JSON, or in a form for other programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inferometer.cli.options import json_option, opt, rare, section, verb
+from inferometer.errors import UserError
 
 if TYPE_CHECKING:
     from inferometer.metrics import Scorecard
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     *section(
         "Result",
         json_option(),
-        opt("--format NAME", "table, json, csv or openmetrics.  [table]", click.Choice(["table", "json", "csv", "openmetrics"]), default="table", to="form"),
+        opt("--format NAME", "table, json, csv, openmetrics or parquet.  [table]", click.Choice(["table", "json", "csv", "openmetrics", "parquet"]), default="table", to="form"),
+        opt("-o, --out FILE", "Of csv, openmetrics or parquet, in place of stdout."),
     ),
 )  # fmt: skip
 def command(**options: Any) -> int:
@@ -51,13 +53,17 @@ def command(**options: Any) -> int:
     run = runs[0]
     scored = score(run, slo, intervals=not options["no_intervals"], steady=options["steady"])
     form = "json" if options["as_json"] else options["form"]
+    if options["out"] and form not in export.FORMATS:
+        raise UserError(
+            "is for what other programs read", where="-o", remedy="add --format csv, say"
+        )
     if options["fidelity"] and form == "table":
         card.show(card.fidelity_table(run))
         return card.exit_code(scored)
     if options["conventions"]:
         return _compare(run, scored, form)
     if form in export.FORMATS:
-        click.echo(export.FORMATS[form](scored), nl=False)
+        export.write(scored, form, options["out"])
         return card.exit_code(scored)
     return card.present(run, scored, as_json=form == "json")
 
@@ -77,7 +83,7 @@ def _compare(run: Run, scored: Scorecard, form: str) -> int:
 
     found = conventions(run)
     if form == "json":
-        click.echo(card.plain_json(scored.to_dict() | {"conventions": found}))
+        click.echo(card.plain_json(card.told(run, scored) | {"conventions": found}))
     else:
         card.show(side_by_side(scored, found))
     return card.exit_code(scored)
