@@ -86,6 +86,31 @@ def test_events_are_told_and_the_report_is_taken():
         assert seen == ["figures", "table", "report", "<p>the report</p>"]
 
 
+def test_nobody_is_left_with_half_a_report():
+    """The verb ends only when a browser that watches has all of the page, however large."""
+    page = "x" * 30_000_000
+    with serving("0", "run") as live:
+        host, port = live.url.removeprefix("http://").rstrip("/").split(":")
+        events, report = (http.client.HTTPConnection(host, int(port), timeout=10) for _ in "ab")
+        live.tell({"done": 1.0})
+        events.request("GET", "/events")
+        stream = events.getresponse()
+        assert stream.readline() == b"event: figures\n"
+        ending = threading.Thread(target=live.finish, args=(page,))
+        ending.start()
+        while stream.readline() != b"event: report\n":
+            pass
+        report.request("GET", "/report")
+        answer = report.getresponse()
+        ending.join(0.2)
+        assert ending.is_alive()
+        assert len(answer.read()) == len(page)
+        ending.join(10)
+        assert not ending.is_alive()
+        events.close()
+        report.close()
+
+
 def test_what_is_kept_is_bounded():
     """Of very many messages the last are kept, and the stream goes on from the oldest kept."""
     live = Live("x")

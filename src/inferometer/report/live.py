@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -79,12 +79,15 @@ class Live:
 
     @property
     def report(self) -> bytes | None:
-        """The report, once there is one; whoever reads it has taken it."""
+        """The report, once there is one."""
         with self._changed:
-            if self._report is not None:
-                self._taken += 1
-                self._changed.notify_all()
             return self._report
+
+    def took(self) -> None:
+        """Somebody has the whole report."""
+        with self._changed:
+            self._taken += 1
+            self._changed.notify_all()
 
     def stream(self) -> Iterator[bytes]:
         """Server-sent events, from the oldest that is kept; ends when the view is closed."""
@@ -174,21 +177,25 @@ def _answering(live: Live, host: str) -> type[BaseHTTPRequestHandler]:
             elif self.path == "/events":
                 self._events()
             elif self.path == "/report" and (report := live.report) is not None:
-                self._whole(200, report, "text/html; charset=utf-8")
+                self._report(report)
             else:
                 self._whole(404, b"there is no such page", "text/plain")
+
+        def _report(self, report: bytes) -> None:
+            self.close_connection = True  # the server is about to go
+            with suppress(OSError):  # the browser went away
+                self._whole(200, report, "text/html; charset=utf-8")
+            live.took()
 
         def _events(self) -> None:
             self._head(200, "text/event-stream")
             self.send_header("Connection", "close")
             self.end_headers()
             self.close_connection = True
-            try:
+            with suppress(OSError):  # the browser went away
                 for event in live.stream():
                     self.wfile.write(event)
                     self.wfile.flush()
-            except OSError:
-                pass  # the browser went away
 
         def _whole(self, status: int, body: bytes, kind: str) -> None:
             self._head(status, kind)
