@@ -89,3 +89,27 @@ def test_capacity_leaves_its_answer_and_shows_its_probes(tmp_path) -> None:
     drawn = CliRunner().invoke(cli.verbs, ["report", str(folder), "-o", str(page)])
     assert drawn.exit_code == 0, drawn.output
     assert "The whole curve" in page.read_text()
+
+
+def test_a_study_shows_its_cells(tmp_path) -> None:
+    """A row per cell that has ended, in words, and how far the study is."""
+    from inferometer.cli import study
+    from inferometer.search.study import read_asked, run_study
+
+    told: list[tuple] = []
+
+    class Browser:
+        def tell(self, figures, words, done) -> None:
+            told.append((figures["cells"], words.partition(";")[0], done))
+
+        def table(self, columns, rows) -> None:
+            told.append(rows)
+
+    spec = 'title: t\nsystems: {a: {target: "sim:vllm?model=llama-3-8b"}}\nloads: [2]\n'
+    spec += "workloads: {chat: {prompt_tokens: 9, output_tokens: 3, requests: 30}}\n"
+    (tmp_path / "study.yaml").write_text(spec)
+    look = also(Browser(), None, study.tell)
+    run_study(read_asked(tmp_path / "study.yaml"), tmp_path / "study", look=look)
+    assert (1.0, "1 of 1 cells", 1.0) in told
+    (row,) = told[-1]
+    assert row[:2] == ("chat+2rps+r0+a", "ok")

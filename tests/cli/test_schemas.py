@@ -25,6 +25,11 @@ SIMULATED = ("--model", "llama-3-8b", "--device", "a100", "--rate", "20", "--req
 SMALL = ("--requests", "6", "--output-tokens", "4")
 SEARCH = ("--slo", "ttft.p50 <= 1s", "--start", "40", "--probes", "2", "--probe-requests", "20",
           "--most-requests", "20", "--shortest", "500ms", "--rest", "0s", "--no-hysteresis")  # fmt: skip
+STUDY = """title: t
+systems: {chunks: {target: "sim:vllm?model=llama-3-8b"}}
+workloads: {chat: {prompt_tokens: 9, output_tokens: 3, requests: 30}}
+loads: [2]
+"""
 # (verb, words): {url}, {run} and {tmp} are an emulated server, a run, and a folder
 CASES = [
     ("measure", ("{url}", *SMALL, "--slo", "ttft.p50 <= 1s", "-o", "{tmp}/one")),
@@ -35,6 +40,8 @@ CASES = [
     ("report", ("{run}", "-o", "{tmp}/page.html", "--perfetto", "{tmp}/trace.json")),
     ("compare", ("{run}", "{run}", "--gate", "ttft.p50 +5%", "--slo", "ttft.p50 <= 1s")),
     ("capacity", ("{url}", *SEARCH, "--output-tokens", "4", "-o", "{tmp}/search")),
+    ("study", ("{tmp}/study.yaml", "-o", "{tmp}/study")),
+    ("study", ("{tmp}/study.yaml", "--dry-run")),
     ("plan-run", ("{run}",)),
     ("simulate", (*SIMULATED, "-o", "{tmp}/simulated")),
     ("calibrate", ("--show",)),
@@ -45,7 +52,7 @@ CASES = [
     ("slo", ()),
 ]
 # Verbs on their way that publish, and test, a schema of their own.
-STILL_TO_COME = {"audit", "study", "import", "profile", "search"}
+STILL_TO_COME = {"audit", "import", "profile", "search"}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,7 @@ def places(tmp_path_factory):
     tmp = tmp_path_factory.mktemp("json")
     words = ["simulate", *SIMULATED, "-o", str(tmp / "run")]
     assert CliRunner().invoke(cli.verbs, words).exit_code == 0
+    (tmp / "study.yaml").write_text(STUDY)
     with serve_child(Schedule(models=("m",), ttft_s=0.01, gap_s=0.001)) as url:
         yield {"url": url, "run": str(tmp / "run"), "tmp": str(tmp)}
 

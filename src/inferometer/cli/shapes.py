@@ -199,6 +199,28 @@ class Capacity(Struct, kw_only=True):
     concurrency: Number = None
 
 
+class Studied(Struct, kw_only=True):
+    """A study. `summary`: a row per system, workload and load; `claims`: each with its verdict and reason."""
+
+    study: str
+    fingerprint: str
+    title: str
+    complete: bool
+    cells: dict[str, int]
+    choices: list[dict[str, Any]]
+    summary: list[dict[str, Any]]
+    claims: list[dict[str, Any]]
+
+
+class Announced(Struct, kw_only=True):
+    """A study that is not run (`--dry-run`): its cells in the order in which they would be, and how long it takes."""
+
+    fingerprint: str
+    title: str
+    estimate: dict[str, Any]
+    cells: list[dict[str, Any]]
+
+
 class Need(Struct, kw_only=True):
     """What one statistic asks for; null where no run is long enough, or the pilot cannot say."""
 
@@ -331,6 +353,7 @@ PRINTED: dict[str, tuple[Any, ...]] = {
     "report": (Written,),
     "compare": (Comparison,),
     "capacity": (Capacity,),
+    "study": (Studied, Announced),
     "plan-run": (Needs,),
     "simulate": (Card,),
     "emulate": (Listening, Played),

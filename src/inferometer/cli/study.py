@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from inferometer.cli.browser import Ends, also, browser, serve_option
 from inferometer.cli.options import json_option, opt, rare, section, verb
 from inferometer.errors import (
     EXIT_FAILED,
@@ -29,8 +30,10 @@ from inferometer.errors import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from inferometer.report.live import Live
     from inferometer.search.study import Asked, Planned, Study, Told
     from inferometer.search.study.cells import Estimate
+    from inferometer.search.study.folder import Ended
 
 EVALUATOR = "inferometer.audit.claims"
 SUPPORTED = "supported"
@@ -48,6 +51,7 @@ OPTIONS = (
         "Result",
         opt("-o, --out STUDY", "The directory; the same one resumes.  [studies/FILE]"),
         json_option(),
+        serve_option(),
         rare("--quiet", "No progress on stderr."),
     ),
 )
@@ -75,13 +79,14 @@ def command(**options: Any) -> int:
     if options["dry_run"]:
         return _announced(asked, as_json=options["as_json"])
     folder = Path(options["out"] or Path("studies") / Path(options["file"]).stem)
-    with watching(silent=options["as_json"] or options["quiet"]) as look:
-        study = run_study(asked, folder, look=look, key=wish.api_key)
-    study = _judged(study)
-    if options["as_json"]:
-        click.echo(card.plain_json({"study": str(folder)} | (study.result or {})))
-    else:
-        card.show(render(study))
+    with browser(options["serve"], f"study: {folder.name}", Ends([folder])) as live:
+        with watching(silent=options["as_json"] or options["quiet"]) as shown:
+            study = run_study(asked, folder, look=also(live, shown, tell), key=wish.api_key)
+        study = _judged(study)
+        if options["as_json"]:
+            click.echo(card.plain_json({"study": str(folder)} | (study.result or {})))
+        else:
+            card.show(render(study))
     return exit_code(study)
 
 
@@ -252,17 +257,32 @@ def watching(*, silent: bool) -> Iterator[Callable[[Told], None] | None]:
         yield lambda told: None if told.ended is None else click.echo(progress(told), err=True)
         return
     from rich.console import Console
-    from rich.live import Live
+    from rich.live import Live as Terminal
 
     console = Console(stderr=True, highlight=False)
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
+    with Terminal(console=console, refresh_per_second=4, transient=True) as terminal:
 
         def look(told: Told) -> None:
             if told.ended is not None:
-                live.console.print(progress(told), soft_wrap=True)
-            live.update(_panel(told, console.width))
+                terminal.console.print(progress(told), soft_wrap=True)
+            terminal.update(_panel(told, console.width))
 
         yield look
+
+
+def tell(live: Live, told: Told) -> None:
+    """The same, for a browser: how far, and a row per cell that has ended."""
+    ended, total = told.study.ended, len(told.study.planned)
+    figures = {
+        "cells": float(len(ended)),
+        "failed": float(sum(cell.status == "failed" for cell in ended.values())),
+        "in flight": None if told.progress is None else float(told.progress.in_flight),
+    }
+    now = "" if told.playing is None else f"; now {told.playing.id}"
+    live.tell(figures, f"{len(ended)} of {total} cells{now}", len(ended) / total)
+    if told.ended is not None:
+        rows = [(one.cell, became(one), f"{one.seconds:.1f} s") for one in ended.values()]
+        live.table(("cell", "", "took"), rows)
 
 
 def progress(told: Told) -> str:
@@ -270,11 +290,14 @@ def progress(told: Told) -> str:
     ended = told.ended
     assert ended is not None
     done, total = len(told.study.ended), len(told.study.planned)
+    return f"{done}/{total} {ended.cell}: {became(ended)} ({ended.seconds:.1f} s)"
+
+
+def became(ended: Ended) -> str:
+    """What a cell came to, in a few words."""
     if ended.status == "failed":
-        became = f"FAILED: {ended.error}"
-    else:
-        became = "ok" if ended.valid else "INVALID: " + "; ".join(ended.invalid_reasons)
-    return f"{done}/{total} {ended.cell}: {became} ({ended.seconds:.1f} s)"
+        return f"FAILED: {ended.error}"
+    return "ok" if ended.valid else "INVALID: " + "; ".join(ended.invalid_reasons)
 
 
 def _panel(told: Told, width: int) -> RenderableType:
