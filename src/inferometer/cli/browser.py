@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from inferometer.cli.options import Option, opt
+from inferometer.cli.options import Option, rare
 from inferometer.errors import InferometerError
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 class Ends(NamedTuple):
-    """What the report at the end is of: the paths, and the SLO to judge by, of `inferometer report`."""
+    """What the report at the end is of: the paths (none: there is none), and the SLO, of `inferometer report`."""
 
-    paths: Sequence[Path]
+    paths: Sequence[Path] = ()
     slo: str | None = None
 
 
 def serve_option() -> Option:
     """`--serve`, for the verbs that take their time."""
-    return opt("--serve PORT", "Show it live in a browser, too: a port, 0 for any, HOST:PORT.")
+    return rare("--serve PORT", "Live in a browser, too: a port, or 0 for any.")
 
 
 @contextmanager
@@ -54,6 +54,9 @@ def browser(address: str | None, title: str, ends: Ends) -> Iterator[Live | None
 def _finish(live: Live, ends: Ends) -> None:
     from inferometer.cli.report import drawn, page
 
+    if not ends.paths:
+        live.tell({}, "It is over; the terminal has the result.")
+        return
     try:
         live.finish(page(*drawn(list(ends.paths), ends.slo)))
     except InferometerError as error:
