@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class Ends(NamedTuple):
-    """What the report at the end is of: the paths (none: there is none), and the SLO, of `inferometer report`."""
+    """What the report at the end is of: the paths, and the SLO to judge by, of `inferometer report`."""
 
-    paths: Sequence[Path] = ()
+    paths: Sequence[Path]
     slo: str | None = None
 
 
@@ -54,9 +54,6 @@ def browser(address: str | None, title: str, ends: Ends) -> Iterator[Live | None
 def _finish(live: Live, ends: Ends) -> None:
     from inferometer.cli.report import drawn, page
 
-    if not ends.paths:
-        live.tell({}, "It is over; the terminal has the result.")
-        return
     try:
         live.finish(page(*drawn(list(ends.paths), ends.slo)))
     except InferometerError as error:

@@ -79,7 +79,7 @@ def command(**options: Any) -> int:
     if options["dry_run"]:
         return _announced(asked, as_json=options["as_json"])
     folder = Path(options["out"] or Path("studies") / Path(options["file"]).stem)
-    with browser(options["serve"], f"study: {folder.name}", Ends()) as live:
+    with browser(options["serve"], f"study: {folder.name}", Ends([folder])) as live:
         with watching(silent=options["as_json"] or options["quiet"]) as shown:
             study = run_study(asked, folder, look=also(live, shown, tell), key=wish.api_key)
         study = _judged(study)
