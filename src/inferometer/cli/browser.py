@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from inferometer.cli.options import Option, opt
+from inferometer.cli.options import Option, rare
 from inferometer.errors import InferometerError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Ends(NamedTuple):
 
 def serve_option() -> Option:
     """`--serve`, for the verbs that take their time."""
-    return opt("--serve PORT", "Show it live in a browser.  (0: any port)")
+    return rare("--serve PORT", "Live in a browser, too: a port, or 0 for any.")
 
 
 @contextmanager
