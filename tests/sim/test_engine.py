@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def play(policy, cost, rows, blocks, *, route="least-outstanding", replicas=1, k
     return cluster.play(), made
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     st.sampled_from(POLICIES),
     st.sampled_from(COSTS),
@@ -114,6 +115,37 @@ def test_fast_forwarding_is_bit_identical_to_stepping(policy, cost, rows, blocks
     for (fast, fast_log), (slow, slow_log) in pairwise(played):
         assert fast == slow
         assert fast_log == slow_log
+
+
+def crowded(seed):
+    """A world under pressure: a policy, a cost, 5 to 25 requests that share prompts, and too few blocks for them."""
+    draw = Random(seed)
+    rows = [
+        (
+            draw.randrange(300),
+            draw.randint(1, 40),
+            draw.randint(1, 40),
+            [draw.randrange(2) for _ in range(draw.randrange(7))],
+        )
+        for _ in range(draw.randint(5, 25))
+    ]
+    return draw.choice(POLICIES), draw.choice(COSTS), rows, draw.randint(21, 60)
+
+
+def test_fast_forwarding_is_bit_identical_under_pressure():
+    """The same for 120 crowded worlds, in which there are hits, swaps, preemptions, and preemptions with a cache."""
+    hits = swaps = preempted = cached = 0
+    for seed in range(120):
+        policy, cost, rows, blocks = crowded(seed)
+        (fast, (replica,)), (slow, _) = (
+            play(policy, cost, rows, blocks, stretch=stretch) for stretch in (True, False)
+        )
+        assert fast == slow
+        hits += max(fast.cached) > 0
+        swaps += replica.swaps > 0
+        preempted += replica.preemptions > 0
+        cached += replica.preemptions > 0 and policy.caching
+    assert min(hits, swaps, preempted, cached) > 5
 
 
 def by_replica(parts):

@@ -188,7 +188,7 @@ def test_what_a_step_computes_is_known_to_its_later_requests():
     look = pool.look()
     first, second = (Seq(row, 0, 12, 1, Text(row, [1, 2, 3], 4, 12)) for row in range(2))
     assert look.hit(first) == Hit(2, 2)
-    look.add(first, 12)
+    look.add(first, 2, 4, 12)
     assert look.hit(second) == Hit(5, 0)
 
 

@@ -248,12 +248,10 @@ class Replica:
         return bool(self.waiting) and not (self.resident or self.swapped or self._flights)
 
     def _begin(self, step: Step, now_ps: int, horizon_ps: int | None) -> None:
-        """Apply a step. Who leaves goes first, then hits in the prefix cache are pinned, then room is taken."""
+        """Apply a step: some leave, decoders take their blocks, and then one prompt after the other."""
         moved = 0
         if step.preempt or step.swap_out or step.swap_in:
             moved = self._made_room(step)
-        if step.prefill and self._cache is not None:
-            self._pin(step.prefill, self._cache)
         cohort = self._picked(step.part) if step.decode else None
         if cohort is not None:
             self.pool.take(cohort.needs())
@@ -277,12 +275,6 @@ class Replica:
             self._preempt(seq)
         moved = sum(map(self._swap_out, step.swap_out)) + sum(map(self._swap_in, step.swap_in))
         return moved * self._host.block_ps
-
-    def _pin(self, chunks: Sequence[Chunk], cache: PrefixPool) -> None:
-        """Hold what the newly admitted find in the cache, before anybody takes room."""
-        for chunk in chunks:
-            if chunk.cached and not chunk.seq.done:
-                cache.pin(chunk.seq)
 
     def _picked(self, part: Sequence[Seq]) -> Cohort | None:
         """The cohort that decodes; in a pipeline it is out of the pool of decoders while it is in flight."""

@@ -49,7 +49,7 @@ class Holder(Protocol):
 
 
 class Look(Protocol):
-    """Memory as a step that is being composed will find it, one request after the other. Asking changes nothing."""
+    """Memory as a step that is being composed will find it. What is told here changes nothing in the pool itself."""
 
     def lose(self, seq: Holder, held: int) -> int:
         """How many blocks come free when a resident that holds so many makes room: not those that others use, too."""
@@ -59,9 +59,36 @@ class Look(Protocol):
         """What a waiting request finds."""
         ...
 
-    def add(self, seq: Holder, tokens: int) -> None:
-        """It is admitted, and its first `tokens` will be known when the step has begun."""
+    def take(self, blocks: int) -> None:
+        """Somebody takes `blocks`."""
         ...
+
+    def add(self, seq: Holder, cached: int, blocks: int, tokens: int) -> None:
+        """A request holds `cached` blocks that it found, takes `blocks`, and then its first `tokens` are known."""
+        ...
+
+
+class Blank:
+    """Memory that knows nothing of what it holds."""
+
+    __slots__ = ()
+
+    def lose(self, _seq: Holder, held: int) -> int:
+        """All that it holds."""
+        return held
+
+    def hit(self, _seq: Holder) -> Hit:
+        """Nothing."""
+        return MISS
+
+    def take(self, _blocks: int) -> None:
+        """Nothing is forgotten by that."""
+
+    def add(self, _seq: Holder, _cached: int, _blocks: int, _tokens: int) -> None:
+        """It will not be known."""
+
+
+BLANK = Blank()
 
 
 class BlockPool:
@@ -94,18 +121,7 @@ class BlockPool:
 
     def look(self) -> Look:
         """What a step that begins now will find, for a policy to ask."""
-        return self
-
-    def lose(self, _seq: Holder, held: int) -> int:
-        """All that it holds."""
-        return held
-
-    def hit(self, _seq: Holder) -> Hit:
-        """Nothing."""
-        return MISS
-
-    def add(self, _seq: Holder, _tokens: int) -> None:
-        """It will not be known."""
+        return BLANK
 
     def release(self, seq: Holder) -> None:
         """Take all blocks of a request back."""

@@ -9,8 +9,8 @@ in use are counted; nodes that nobody uses stay as *cached* until their room is 
     freed blocks queue up, the last of a request first; whoever needs room takes from the queue's head, be it cached or blank
 So what is evicted is always a leaf's end, least recently used first, and a run stands for its blocks exactly.
 
-Law: blank + cached + used = total, where blank + cached = `free`. Deviations from vLLM: a block that two requests
-compute at once is held once (vLLM holds both); an iteration's hits are all found before it takes room.
+Law: blank + cached + used = total, where blank + cached = `free`. A deviation from vLLM: a block that two requests
+compute at once is held once (vLLM holds both).
 
 Blank blocks have no nodes: each node in the queue carries how many stand `before` it. So a plan without shared prompts
 costs nothing, and one with them a few operations per run of blocks, not per block.
@@ -25,6 +25,7 @@ import numpy as np
 from inferometer.plan import Plan
 from inferometer.sim.memory import MISS, BlockPool, Hit, Holder
 from inferometer.timeline import Ints
+from inferometer.workload.sharing import awaited, goes_on_from
 
 
 class Text:
@@ -63,7 +64,7 @@ class Texts:
     """The texts of a plan's rows.
 
     Where a later turn's prompt is all that was said before it (it begins with all blocks of the turn before, and is longer
-    than that one's prompt and output; `workload.prompts` has the same rule), it says what that output will have been.
+    than that one's prompt and output), it says what that output will have been.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -89,37 +90,20 @@ def texts(plan: Plan) -> Texts | None:
 def _continued(plan: Plan) -> Ints:
     """For each row the first one whose prompt goes on where this row's output ends; -1: none [R]."""
     out = np.full(len(plan), -1, dtype=np.int64)
-    before = _before(plan)
-    child = np.flatnonzero(before >= 0)
-    if not len(child):
-        return out
-    parent = before[child]
-    counts = np.diff(plan.block_offset)
-    known = plan.prompt_tokens[parent].astype(np.int64) + plan.output_tokens[parent]
-    fits = (counts[parent] > 0) & (counts[child] >= counts[parent])
-    fits &= known < plan.prompt_tokens[child]
-    child, parent = child[fits], parent[fits]
-    count = counts[parent]
-    owner = np.repeat(np.arange(len(child)), count)
-    place = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-    theirs = plan.block_id[plan.block_offset[parent][owner] + place]
-    mine = plan.block_id[plan.block_offset[child][owner] + place]
-    differ = np.bincount(owner, weights=theirs != mine, minlength=len(child))
-    child, parent = child[differ == 0], parent[differ == 0]
-    out[parent[::-1]] = child[::-1]  # the first child is written last
+    goes_on = goes_on_from(plan, _before(plan))
+    later = np.flatnonzero(goes_on >= 0)[::-1]
+    out[goes_on[later]] = later  # the first is written last
     return out
 
 
 def _before(plan: Plan) -> Ints:
     """The turn before each row [R]: the first that it waits for, else the one before it in its session; -1: none."""
-    out = np.full(len(plan), -1, dtype=np.int64)
+    out = awaited(plan)
     last: dict[str, int] = {}
     for row, session in enumerate(plan.session_id.tolist()):
         if session is not None:
-            out[row] = last.get(session, -1)
+            out[row] = out[row] if out[row] >= 0 else last.get(session, -1)
             last[session] = row
-    child = np.flatnonzero(np.diff(plan.parent_offset) > 0)
-    out[child] = plan.parent_row[plan.parent_offset[child]]
     return out
 
 
@@ -343,30 +327,49 @@ def _link(node: Node, prev: Node, following: Node) -> None:
 
 
 class Overlay:
-    """What a step will find, while it is being composed: what is there, and what the step itself adds and gives up.
+    """Memory as a step will find it that is being composed: the pool, and what the step has done to it so far.
 
-    Changes nothing in the pool. Victims are told first (`lose`); then every request's hit is asked for (`hit`) and, if it
-    is admitted, told (`add`), in order.
+    It mirrors what the pool will do when the step is applied, in the same order: victims leave (`lose`), decoders take
+    their blocks (`take`), then one request after the other holds its hit, takes its blocks, and is known (`add`).
     """
 
-    __slots__ = ("_added", "_counted", "_lost", "_pool")
+    __slots__ = ("_added", "_at", "_gone", "_held", "_lost", "_pool", "_skipped")
 
     def __init__(self, pool: PrefixPool) -> None:
         self._pool = pool
-        self._added: list[tuple[Text, int]] = []
-        self._counted: dict[
-            int, int
-        ] = {}  # node -> blocks of it that an earlier request of this step takes
-        self._lost: dict[int, int] = {}  # node -> users that earlier victims of this step were
+        self._added: list[tuple[Text, int]] = []  # what the step computes: so many blocks of a text
+        self._held: dict[Node, int] = {}  # up to where the step itself uses a node
+        self._lost: dict[Node, int] = {}  # users of a node that the step preempts
+        self._gone: dict[Node, int] = {}  # blocks of a queued node that the step evicts
+        self._at = pool._root  # noqa: SLF001  (how far it has eaten into the queue ...
+        self._skipped = 0  # ... and into the blank blocks before the next node there)
 
     def lose(self, seq: Holder, held: int) -> int:
         """How many blocks come free when a resident that holds so many makes room."""
         free, node = self._pool.own(seq, held), seq.leaf
         while node is not None and node.parent is not None:
-            lost = self._lost[id(node)] = self._lost.get(id(node), 0) + 1
+            lost = self._lost[node] = self._lost.get(node, 0) + 1
             free += node.end - node.begin if lost == node.refs else 0
             node = node.parent
         return free
+
+    def take(self, blocks: int) -> None:
+        """Somebody takes `blocks`: what is longest free goes first."""
+        if not self._pool.cached:
+            return
+        root = self._pool._root  # noqa: SLF001
+        while blocks and self._at.next is not root:
+            node = self._at.next
+            blank = min(node.before - self._skipped, blocks)
+            self._skipped += blank
+            blocks -= blank
+            kept = max(self._held.get(node, node.begin), node.begin)
+            gone = self._gone.get(node, 0)
+            more = min(node.end - gone - kept, blocks)
+            self._gone[node] = gone + more
+            blocks -= more
+            if blocks:
+                self._at, self._skipped = node, 0
 
     def hit(self, seq: Holder) -> Hit:
         """What a waiting request finds."""
@@ -377,20 +380,27 @@ class Overlay:
         at = idle = 0
         for node, upto in self._walk(text, most):
             if not node.refs:
-                idle += max(upto - max(at, self._counted.get(id(node), 0)), 0)
+                idle += max(upto - max(at, self._held.get(node, 0)), 0)
             at = upto
         for other, end in self._added:
             at = max(at, text.common(other, 0, min(end, most), block))
         return Hit(at, idle)
 
-    def add(self, seq: Holder, tokens: int) -> None:
-        """A request is admitted, and its first `tokens` will be in the cache when this step has begun."""
+    def add(self, seq: Holder, cached: int, blocks: int, tokens: int) -> None:
+        """A request holds `cached` blocks that it found, takes `blocks`, and then its first `tokens` are known."""
         text = seq.text
         if text is None:
+            self.take(blocks)
             return
-        for node, upto in self._walk(text, (seq.prompt - 1) // self._pool.block):
-            self._counted[id(node)] = max(upto, self._counted.get(id(node), 0))
-        self._added.append((text, min(tokens, text.limit) // self._pool.block))
+        self._hold(text, cached)
+        self.take(blocks)
+        whole = min(tokens, text.limit) // self._pool.block
+        self._hold(text, whole)
+        self._added.append((text, whole))
+
+    def _hold(self, text: Text, blocks: int) -> None:
+        for node, upto in self._walk(text, blocks):
+            self._held[node] = max(upto, self._held.get(node, 0))
 
     def _walk(self, text: Text, most: int) -> Iterator[tuple[Node, int]]:
         """The nodes that hold a text's first `most` blocks, each with where what it shares ends."""
@@ -399,7 +409,10 @@ class Overlay:
             child = node.children.get(text.key(at, block))
             if child is None:
                 return
-            at += text.common(child.text, at, min(child.end, most), block)
+            end = child.end - self._gone.get(child, 0)
+            if end <= at:
+                return
+            at += text.common(child.text, at, min(end, most), block)
             yield child, at
             if at < child.end:
                 return

@@ -60,16 +60,18 @@ def cached_share(plan: Plan) -> float:
     return float(cached_tokens(plan).sum() / total) if total else 0.0
 
 
-def goes_on_from(plan: Plan) -> Ints:
+def goes_on_from(plan: Plan, before: Ints | None = None) -> Ints:
     """The turn whose prompt and reply each row's prompt begins with [R]; -1 where it begins anew.
 
-    It is the first turn that the row waits for, if all of that one's blocks are the row's first, and it asks for more.
+    It is the turn before the row (`before` [R], -1: none; if not given the first turn that the row waits for), if all of
+    that one's blocks are the row's first, and it asks for more.
     """
     blocks = plan_blocks(plan)
     counts = np.diff(blocks.offset)
     out = np.full(len(plan), -1, dtype=np.int64)
-    rows = np.flatnonzero(np.diff(plan.parent_offset) > 0)
-    parents = plan.parent_row[plan.parent_offset[rows]]
+    before = awaited(plan) if before is None else before
+    rows = np.flatnonzero(before >= 0)
+    parents = before[rows]
     said = plan.prompt_tokens.astype(np.int64) + plan.output_tokens
     able = (counts[parents] > 0) & (counts[rows] >= counts[parents])
     able &= said[parents] < plan.prompt_tokens[rows]
@@ -91,6 +93,14 @@ def _begin_alike(blocks: Blocks, rows: Ints, parents: Ints) -> NDArray[np.bool_]
     differs = blocks.id[begins + np.arange(len(theirs.id))] != theirs.id
     before = np.concatenate([[0], np.cumsum(differs)])
     return np.asarray(np.diff(before[theirs.offset]) == 0)
+
+
+def awaited(plan: Plan) -> Ints:
+    """The first turn that each row waits for [R]; -1: none."""
+    out = np.full(len(plan), -1, dtype=np.int64)
+    rows = np.flatnonzero(np.diff(plan.parent_offset) > 0)
+    out[rows] = plan.parent_row[plan.parent_offset[rows]]
+    return out
 
 
 def shared(blocks: Blocks, prompt_tokens: NDArray[np.int32]) -> Shared:

@@ -60,10 +60,11 @@ class VllmV1:
     def _admit(self, view: View, free: int, budget: int, resumed: list[Chunk]) -> list[Chunk]:
         chunks: list[Chunk] = []
         look, block = view.pool.look(), view.pool.block
-        for chunk in resumed:
-            free -= chunk.blocks - chunk.seq.blocks
-            budget -= chunk.tokens
-            look.add(chunk.seq, chunk.seq.done + chunk.tokens)
+        look.take(view.pool.free - free)
+        for seq, tokens, blocks, _ in resumed:
+            free -= blocks - seq.blocks
+            budget -= tokens
+            look.add(seq, 0, blocks - seq.blocks, seq.done + tokens)
         for seq in view.waiting:
             cached, idle = look.hit(seq)
             tokens = min(seq.prompt - cached * block, budget)
@@ -73,7 +74,7 @@ class VllmV1:
             if full or tokens <= 0 or taken > free:
                 break
             chunks.append(Chunk(seq, tokens, blocks, cached))
-            look.add(seq, cached * block + tokens)
+            look.add(seq, cached, blocks - cached, cached * block + tokens)
             free -= taken
             budget -= tokens
         return chunks
