@@ -4,7 +4,8 @@
     python scripts/docs.py --check    exit code 1, and the names, where something is stale
 
 The parts: the sentences of docs/map.md (the first lines of the modules' docstrings), the tables of docs/metrics.md (the
-tables of the code), the verbs of docs/cli.md, what verbs print (docs/json.md); and whole files: docs/schemas/*.json.
+tables of the code), the verbs and exit codes of docs/cli.md, the columns of a simulation's iterations in
+docs/run-directory.md, what verbs print (docs/json.md); and whole files: docs/schemas/*.json.
 """
 
 from __future__ import annotations
@@ -111,6 +112,16 @@ def schemas() -> dict[str, str]:
     }
 
 
+def iterations() -> str:
+    """The columns of `iterations.parquet`."""
+    import numpy as np
+
+    from inferometer.sim.iterations import COLUMNS
+
+    rows = (f"| `{name}` | {np.dtype(kind)} | {says} |" for name, (kind, says) in COLUMNS.items())
+    return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/map.md": {"modules": modules},
     "docs/metrics.md": {
@@ -119,6 +130,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "populations": populations,
     },
     "docs/cli.md": {"verbs": verbs},
+    "docs/run-directory.md": {"iterations": iterations},
     "docs/json.md": {"printed": printed},
 }
 

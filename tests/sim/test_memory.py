@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
 from inferometer.errors import UserError
 from inferometer.sim.devices import DEVICES, device
-from inferometer.sim.memory import blocks, vidur_blocks
+from inferometer.sim.memory import blocks, host, vidur_blocks
 from inferometer.sim.models import MODELS, from_config, model
 
 
@@ -326,4 +328,15 @@ def test_every_fact_has_a_source():
     """No number without where it is from."""
     assert all(found.source and found.year for found in MODELS.values())
     assert all(found.source for found in DEVICES.values())
-    assert all(found.price_note for found in DEVICES.values() if found.price_per_hour)
+    for found in DEVICES.values():
+        if found.price_per_hour is not None:
+            assert re.search(r"20\d\d", found.price_note), found.name
+    assert {name for name, found in DEVICES.items() if not found.price_per_hour} == {"cpu"}
+
+
+def test_the_host_has_room_and_a_link():
+    """4 GiB per device, as vLLM's swap space; each device moves its part of a block over PCIe, at 80 % of what is stated."""
+    one, two = (host(model("llama-3-8b"), device("a100"), tp=tp, pp=1, block=16) for tp in (1, 2))
+    assert one.blocks == 4 * 2**30 // (16 * 131072)
+    assert one.block_ps == pytest.approx(16 * 131072 / 25.6e9 * 1e12, rel=1e-6)
+    assert (two.blocks, two.block_ps) == (2 * one.blocks, pytest.approx(one.block_ps / 2, abs=1))

@@ -13,7 +13,7 @@ from inferometer.run import load_run, write_run
 from inferometer.sim import SYSTEMS, Deployment, Limits, simulate
 from inferometer.sim.routers import ROUTERS
 from inferometer.sim.simulate import Window, simulate_into
-from inferometer.timeline import ABSENT, ROW_COLUMNS
+from inferometer.timeline import ABSENT, ROW_COLUMNS, offsets
 
 MS = 1_000_000
 
@@ -166,6 +166,8 @@ def test_replicas_share_the_load():
         ({"router": "nope", "replicas": 2}, "no such router"),
         ({"model": "llama-2-70b"}, "does not fit"),
         ({"tp": 3}, "does not divide"),
+        ({"limits": Limits(prefix_caching=True)}, "no prefix cache.*vllm-v1"),
+        ({"system": "orca", "limits": Limits(preemption="swap")}, "recompute only"),
     ],
 )
 def test_bad_questions_end_before_the_run(change, complaint):
@@ -181,3 +183,69 @@ def test_pipeline_stages_overlap():
     run = simulate(plan, Deployment(system="sarathi-serve", model="llama-2-70b", tp=2, pp=2))
     assert set(run.timeline.status) == {"ok"}
     assert run.manifest.target["iterations"] > 0
+
+
+def test_iterations_come_in_parts_of_one_table(monkeypatch, tmp_path):
+    """However small the parts that are handed on, the file holds the same rows; so memory can be bounded."""
+    import pyarrow.parquet as pq
+
+    deployment = Deployment(system="sarathi-serve", model="llama-2-70b", tp=2, pp=2, replicas=2)
+    tables = []
+    for rows in (1 << 16, 5):
+        monkeypatch.setattr("inferometer.sim.iterations.PART_ROWS", rows)
+        path = simulate_into(some_plan(), deployment, tmp_path / f"{rows}", iterations=True)
+        tables.append(pq.read_table(path / "iterations.parquet"))
+        assert not list(path.glob("*.part"))
+    assert tables[0].equals(tables[1])
+    assert set(tables[0]["stage"].to_pylist()) == {0, 1}
+    assert set(tables[0]["replica"].to_pylist()) == {0, 1}
+
+
+def test_who_waits_is_told_how_far_it_is(tmp_path):
+    """Rows that are over, part by part, up to all of them."""
+    told: list[int] = []
+    deployment = Deployment(system="vllm", model="llama-3-8b")
+    simulate_into(some_plan(40), deployment, tmp_path / "run", rows=15, told=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 40
+
+
+def sessions(turns=4, count=12):
+    """Conversations whose every prompt is all that was said before and 200 tokens more, a second apart."""
+    prompt = [300 + turn * 240 for _ in range(count) for turn in range(turns)]
+    rows = len(prompt)
+    session, turn = np.divmod(np.arange(rows), turns)
+    chain = [
+        [s * 100 + block for block in range(-(-p // 64))]
+        for s, p in zip(session, prompt, strict=True)
+    ]
+    return build_plan(
+        rows,
+        session_id=[f"s{s}" for s in session],
+        turn=turn,
+        intended_ns=np.where(turn == 0, session * 200 * MS, ABSENT),
+        think_ns=np.where(turn == 0, 0, 1000 * MS),
+        prompt_tokens=prompt,
+        output_tokens=[40] * rows,
+        parent_offset=offsets(turn > 0),
+        parent_row=np.flatnonzero(turn > 0) - 1,
+        block_offset=offsets(np.array([len(each) for each in chain])),
+        block_id=[one for each in chain for one in each],
+        block_tokens=64,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["session-affinity", "prefix-affinity"])
+def test_affinity_finds_what_turns_left_behind(name):
+    """A later turn finds the earlier one's prompt and reply (to a block); on a random one of six it mostly does not."""
+    plan = sessions()
+    found = {}
+    for route in (name, "random"):
+        deployment = Deployment(
+            system="vllm-v1", model="llama-3.1-8b", device="h100", replicas=6, router=route
+        )
+        found[route] = simulate(plan, deployment).timeline.cached_tokens
+    said = plan.prompt_tokens.astype(int) + plan.output_tokens - 1
+    whole = np.where(plan.turn > 0, np.roll(said, 1) // 16 * 16, 0)
+    assert found[name].tolist() == whole.tolist()
+    assert found["random"].sum() < 0.6 * whole.sum()

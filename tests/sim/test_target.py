@@ -25,6 +25,13 @@ def test_a_target_is_a_deployment() -> None:
     assert expected == read_target(target)
 
 
+def test_switches_are_written_as_words() -> None:
+    """Prefix caching off, and swapping instead of recomputing."""
+    limits = read_target("sim:vllm-v1?model=llama-3-8b&prefix-caching=false").limits
+    assert limits.prefix_caching is False
+    assert read_target("sim:vllm?model=llama-3-8b&preemption=swap").limits.preemption == "swap"
+
+
 def test_a_url_is_not_simulated() -> None:
     """Only the prefix decides."""
     assert not is_simulated("http://127.0.0.1:8000")
@@ -39,6 +46,10 @@ def test_a_url_is_not_simulated() -> None:
         ("sim:orca?model=llama-3-8b&chunks=4", "no such option"),
         ("sim:orca?model=llama-3-8b&tp=two", "int"),
         ("sim:orca?model=llama-3-8b&tp=0", "at least 1"),
+        ("sim:orca?model=llama-3-8b&max-batch=0", "max_batch must be at least 1"),
+        ("sim:orca?model=llama-3-8b&utilization=2", "at most 1"),
+        ("sim:vllm?model=llama-3-8b&preemption=hope", "recompute, or swap"),
+        ("sim:vllm-v1?model=llama-3-8b&prefix-caching=maybe", "bool"),
     ],
 )
 def test_what_is_wrong_is_said(target: str, says: str) -> None:

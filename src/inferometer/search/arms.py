@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inferometer.load.fleet import Watch, measure
-from inferometer.load.options import Drive
-from inferometer.load.preflight import Found
 from inferometer.plan import Plan
 from inferometer.run import Run, load_run, write_manifest
 from inferometer.search.repeats import Arm
 from inferometer.sim import Deployment, Window, simulate_into
 from inferometer.sim.simulate import WHOLE
 from inferometer.workload import fidelity
+
+if TYPE_CHECKING:
+    from inferometer.load.fleet import Watch
+    from inferometer.load.options import Drive
+    from inferometer.load.preflight import Found
 
 
 def measured(
@@ -29,6 +31,7 @@ def measured(
     telemetry: bool = True,
 ) -> Arm:
     """A server; `asked` goes to the manifest as what a person wanted."""
+    from inferometer.load.fleet import measure
 
     def arm(plan: Plan, seed: int, folder: Path) -> Run:
         spec = _seeded(asked, seed)

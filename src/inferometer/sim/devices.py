@@ -148,6 +148,7 @@ _OLD = "CoreWeave, on demand, February 2024 (as microsoft/vidur quotes it)"
 _SERVERLESS = "RunPod, serverless flex workers, early 2026 (docs.runpod.io/serverless/pricing)"
 _MODAL = "Modal, serverless, May 2026"
 _LAMBDA = "Lambda, on demand, May 2026"
+_VULTR = "Vultr, on demand, May 2026"
 
 # name, source, GiB, bytes/s, dense bf16 FLOP/s, SMs
 # fmt: off
@@ -174,7 +175,8 @@ _ALL = (
     Device(name="t4", source="NVIDIA T4 data sheet (fp16)", memory_gib=16, bandwidth=320e9, peak_flops=65e12, sms=40,
            kernels=_A40, borrowed="a40", host_link=16e9, price_per_hour=0.5904, price_note=_MODAL),
     Device(name="mi300x", source="AMD Instinct MI300X data sheet", memory_gib=192, bandwidth=5.3e12, peak_flops=1307e12,
-           sms=304, kernels=_H100, all_reduce=_H100_LINKS, borrowed="h100", host_link=64e9),
+           sms=304, kernels=_H100, all_reduce=_H100_LINKS, borrowed="h100", host_link=64e9,
+           price_per_hour=1.85, price_note=_VULTR),
     Device(name="rtx4090", source="NVIDIA Ada whitepaper", memory_gib=24, bandwidth=1.008e12, peak_flops=165.2e12, sms=128,
            kernels=_RTX4090, borrowed="the shape of prefill attention: l40s", price_per_hour=1.116, price_note=_SERVERLESS),
     Device(name="rtxpro6000", source="NVIDIA RTX PRO 6000 Blackwell data sheet", memory_gib=96, bandwidth=1.792e12,

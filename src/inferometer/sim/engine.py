@@ -85,6 +85,7 @@ class Replica:
         self._stretch = stretch and stages == 1
         self._flights: deque[Flight] = deque()
         self._stage_free = [0] * stages
+        self._moving_ps = 0  # for which the host's link is busy before the next iteration
         self._durations: Sequence[int] = ()  # of the last iteration that began, on each stage
         self._until_check = CHECK_EVERY
 
@@ -249,9 +250,8 @@ class Replica:
 
     def _begin(self, step: Step, now_ps: int, horizon_ps: int | None) -> None:
         """Apply a step: some leave, decoders take their blocks, and then one prompt after the other."""
-        moved = 0
         if step.preempt or step.swap_out or step.swap_in:
-            moved = self._made_room(step)
+            self._make_room(step)
         cohort = self._picked(step.part) if step.decode else None
         if cohort is not None:
             self.pool.take(cohort.needs())
@@ -261,20 +261,20 @@ class Replica:
         if cohort is None and not step.prefill:
             return  # nothing but preemptions: the policy is asked again
         note = self._note(step.prefill, cohort) if self._log is not None else None
-        if cohort is not None and self._stretch and step.steady:
+        if cohort is not None and self._stretch and step.steady and not self._moving_ps:
             ends: Times = self._run_of(cohort, now_ps, horizon_ps)
         else:
-            ends = [self._through(step.prefill, cohort, now_ps, moved)]
+            ends = [self._through(step.prefill, cohort, now_ps)]
         if note is not None:
             note = note._replace(spans=self._spans(now_ps, ends))
         self._flights.append(Flight(step.prefill, cohort, ends, note))
 
-    def _made_room(self, step: Step) -> int:
-        """Preempt and swap; how long the host's link takes [ps]."""
+    def _make_room(self, step: Step) -> None:
+        """Preempt and swap."""
         for seq in step.preempt:
             self._preempt(seq)
         moved = sum(map(self._swap_out, step.swap_out)) + sum(map(self._swap_in, step.swap_in))
-        return moved * self._host.block_ps
+        self._moving_ps += moved * self._host.block_ps
 
     def _picked(self, part: Sequence[Seq]) -> Cohort | None:
         """The cohort that decodes; in a pipeline it is out of the pool of decoders while it is in flight."""
@@ -369,9 +369,7 @@ class Replica:
         self.decoders.join(seq, seq.prompt, seq.left)
         return seq.blocks
 
-    def _through(
-        self, prefill: Sequence[Chunk], cohort: Cohort | None, now_ps: int, moved_ps: int
-    ) -> int:
+    def _through(self, prefill: Sequence[Chunk], cohort: Cohort | None, now_ps: int) -> int:
         """When one iteration leaves the pipeline, each stage of which works first come, first served.
 
         What is swapped moves before the first stage begins.
@@ -381,7 +379,8 @@ class Replica:
             stages = self.cost.step(chunks, 0, 0)
         else:
             stages = self.cost.step(chunks, len(cohort.members), cohort.context)
-        at, free, more = now_ps, self._stage_free, moved_ps
+        at, free, more = now_ps, self._stage_free, self._moving_ps
+        self._moving_ps = 0
         for stage, duration in enumerate(stages):
             at = free[stage] = max(at, free[stage]) + duration + more
             more = 0
