@@ -123,7 +123,7 @@ def _spec(system: System, models=None) -> StudySpec:
     return msgspec.structs.replace(spec, systems={"s": system})
 
 
-@pytest.mark.parametrize("name", ["chunked-prefills-careless", "real-engine"])
+@pytest.mark.parametrize("name", ["chunked-prefills", "chunked-prefills-careless", "real-engine"])
 def test_the_worked_studies_can_be_planned(name):
     """Every system, placeholder, workload and claim of theirs is as it must be."""
     folder = Path(__file__).parents[3] / "examples" / "studies"

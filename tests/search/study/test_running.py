@@ -13,6 +13,7 @@ import pytest
 from inferometer.errors import UserError
 from inferometer.search.study import is_study, read_study, run_study, store_claims
 from inferometer.search.study.checked import read_asked
+from inferometer.search.study.folder import held
 
 
 def test_a_simulated_study_end_to_end(whole):
@@ -155,6 +156,13 @@ def test_another_study_does_not_go_on_there(mine, study_file, tmp_path):
     assert not is_study(tmp_path / "other")
     with pytest.raises(UserError, match="not a study"):
         read_study(tmp_path / "other")
+
+
+def test_a_study_is_run_by_one_process_at_a_time(mine, study_file):
+    """Two would remove each other's runs."""
+    with held(mine), pytest.raises(UserError, match="is being run already"):
+        run_study(study_file(), mine)
+    assert run_study(study_file(), mine).complete
 
 
 def test_claims_are_stored_and_survive_going_on(mine, study_file):

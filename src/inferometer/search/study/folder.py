@@ -13,11 +13,13 @@ the study stopped, and is made again. The journal is appended line by line; a li
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -233,8 +235,8 @@ def _journal(folder: Path) -> dict[str, Ended]:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def open_study(asked: Asked, planned: tuple[Planned, ...], folder: Path) -> Study:
-    """The study in `folder`, which is made where it is new and goes on where it is the same study; else a UserError."""
+def open_study(asked: Asked, planned: tuple[Planned, ...], folder: Path) -> Path:
+    """`folder`, with the study in it: a new one, or the same as before; a UserError where it holds another."""
     mark = fingerprint(asked.spec, planned)
     if is_study(folder):
         if _head(folder).fingerprint != mark:
@@ -253,8 +255,7 @@ def open_study(asked: Asked, planned: tuple[Planned, ...], folder: Path) -> Stud
             "planned": _finite(msgspec.to_builtins(planned)),
         }
         write_whole(folder / STUDY, msgspec.json.format(msgspec.json.encode(head), indent=1))
-    _mend(folder / JOURNAL)
-    return read_study(folder)
+    return folder
 
 
 def _finite(value: Any) -> Any:
@@ -265,23 +266,36 @@ def _finite(value: Any) -> Any:
 
 
 def _create(folder: Path) -> None:
+    """Make the folders; what a crash in the middle of this has left is taken over."""
     try:
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and {each.name for each in folder.iterdir()} - {SOURCE, RUNS, SERVERS}:
             raise UserError(
                 "the folder is not empty", where=str(folder), remedy="name another with -o"
             )
         for inner in (RUNS, SERVERS):
-            (folder / inner).mkdir(parents=True)
+            (folder / inner).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write there: {error.strerror}", where=str(folder)) from None
 
 
-def _mend(journal: Path) -> None:
-    """Cut off a torn last line, so that the next one starts on a line of its own."""
+def mend(folder: Path) -> None:
+    """Cut off a torn last line of the journal, so that the next one starts on a line of its own."""
+    journal = folder / JOURNAL
     content = journal.read_bytes() if journal.is_file() else b""
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         write_whole(journal, whole)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody else runs the study while inside; a UserError where somebody does. A process that dies lets go of it."""
+    with (folder / STUDY).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("this study is being run already", where=str(folder)) from None
+        yield
 
 
 def keep(folder: Path, ended: Ended) -> None:

@@ -76,15 +76,15 @@ def run_study(
 
     Raises UserError for what a person got wrong, KeyboardInterrupt where a person, or SIGTERM, ended it.
     """
-    study = store.open_study(asked, plan_study(asked), Path(folder))
-    study = replace(study, spec=asked.spec)  # what is on disk is without secrets
-    runner = _Runner(study, look or (lambda _: None), key, clock or RealClock())
-    with _terminable():
-        runner.play_all()
-    done = store.read_study(study.path)
-    result = {"claims": (done.result or {}).get("claims", [])} | summary(done)
-    store.store_result(study.path, result)
-    return store.read_study(study.path)
+    path = store.open_study(asked, plan_study(asked), Path(folder))
+    with store.held(path), _terminable():
+        store.mend(path)
+        study = replace(store.read_study(path), spec=asked.spec)  # on disk it is without secrets
+        _Runner(study, look or (lambda _: None), key, clock or RealClock()).play_all()
+        done = store.read_study(path)
+        claims = {"claims": (done.result or {}).get("claims", [])}
+        store.store_result(path, claims | summary(done))
+    return store.read_study(path)
 
 
 @contextmanager
