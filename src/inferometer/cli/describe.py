@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from inferometer.cli.options import json_option, opt, rare, section, verb
-from inferometer.errors import EXIT_OK
+from inferometer.errors import EXIT_OK, UserError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
