@@ -1,4 +1,4 @@
-"""AIPerf's profile_export.jsonl (0.2 to 0.13): a record per request, in wall-clock ns and in ms.
+"""AIPerf's profile_export.jsonl (read from 0.13): a record per request, in wall-clock ns and in ms.
 
 The richest of the formats: when a request's credit was issued (its due time), when it started (before a connection is
 opened), when each chunk with content was read, and what failed. Chunks of one TCP read share a stamp. Output tokens

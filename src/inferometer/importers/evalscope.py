@@ -1,4 +1,4 @@
-"""evalscope perf's benchmark_data.db (1.0 to 1.14): an SQLite table `result`, monotonic seconds.
+"""evalscope perf's benchmark_data.db (read from 1.14): an SQLite table `result`, monotonic seconds.
 
 `inter_token_latencies` (JSON) has a gap for each chunk with content after the first. What else is in the table (request
 and reply, the latter pickled) is never looked at. When requests were due is not recorded.

@@ -1,4 +1,4 @@
-"""GuideLLM's benchmarks.json (0.4 to 0.8): a document with several benchmarks, one per rate or number of streams.
+"""GuideLLM's benchmarks.json (read from 0.8.1): a document with several benchmarks, one per rate or number of streams.
 
 Wall-clock seconds throughout. When a request was due (`targeted_start`: by the schedule, or when its stream was free)
 and when it was sent are both there; of its tokens, only the first one's time and the last one's (guidellm#1145).

@@ -1,4 +1,4 @@
-"""inference-perf's per_request_lifecycle_metrics.json (0.3 to 0.7): an array of requests, monotonic seconds.
+"""inference-perf's per_request_lifecycle_metrics.json (read from 0.7): an array of requests, monotonic seconds.
 
 Every chunk with text has its time. There are two counts of the output: the server's usage, and that of the client's
 tokenizer, on which inference-perf's own TPOT and ITL rest by default. The server's is taken where there is one. When

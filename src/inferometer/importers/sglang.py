@@ -1,4 +1,4 @@
-"""SGLang's bench_serving with `--output-details` (0.4 to 0.5.23): JSON Lines, a benchmark in each line.
+"""SGLang's bench_serving with `--output-details` (read from 0.5.23): JSON Lines, a benchmark in each line.
 
 When requests were sent is not in it. The native backend divides each gap by the tokens that came in its chunk and
 repeats it: k equal gaps in a row are one chunk of k tokens after k such gaps, and are read so. Other backends record
@@ -47,11 +47,7 @@ class _Record(msgspec.Struct):
 def read(path: Path) -> list[Part]:
     """A benchmark for each line of the file."""
     spare = Rows(path.name)
-    parts = [_part(path, line, found) for line, found in files.lines(path, spare)]
-    if parts:
-        parts[0].rows.bad += spare.bad
-        parts[0].rows.first += spare.first
-    return parts
+    return [*(_part(path, line, found) for line, found in files.lines(path, spare)), Part(spare)]
 
 
 def _part(path: Path, line: str, found: dict[str, Any]) -> Part:

@@ -1,8 +1,8 @@
-"""`vllm bench serve --save-result --save-detailed` (vLLM 0.9 to 0.33): one JSON document, requests as parallel lists.
+"""`vllm bench serve --save-result --save-detailed` (read from 0.32): one JSON document, parallel lists.
 
 Its clocks start before the request is posted. `itls` has a gap for each chunk after the first, whatever it holds; up
 to 0.32 the role event of a chat counts as its first chunk, so that such a reply has one chunk more than tokens.
-`queue_times` (0.30 on) is how long a request waited for one of `--max-concurrency`, so that it was due so much earlier.
+`queue_times`, where it is there, is how long a request waited for one of `--max-concurrency`, so that it was due so much earlier.
 """
 
 from __future__ import annotations
