@@ -49,6 +49,8 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     `clock`: {"monotonic_ns", "unix_ns"}, the one wall-clock anchor, plus "epoch_ns", the monotonic time of t = 0.
     `instrument`: the instrument's own error (`inferometer.load.instrument`), with "valid" and "invalid_reasons".
+    `missing`: what the tool that an imported run comes from did not record, and what stands in its place
+    (`metrics.table.NEEDS` has the names, and the metrics that cannot do without).
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -64,6 +66,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     workload: dict[str, Any] = {}
     clock: dict[str, int] = {}
     instrument: dict[str, Any] = {}
+    missing: dict[str, str] = {}
     notes: list[str] = []
 
 
@@ -208,6 +211,8 @@ def read_timeline(path: Path) -> Timeline:
     import pyarrow as pa
 
     table = _read_table(path)
+    if "stamped" not in table.column_names:  # older runs: all measured or simulated
+        table = table.append_column("stamped", pa.array(["tokens"] * len(table), pa.string()))
     missing = [name for name in (*ROW_COLUMNS, *CHUNK_COLUMNS) if name not in table.column_names]
     if missing:
         raise BrokenRun(f"{path}: no column {missing[0]!r}")

@@ -35,8 +35,11 @@ STATUSES = (
     "dropped",
     "cancelled",
 )
-TOKEN_SOURCES = ("server", "tokenizer", "simulated", "planned")
+TOKEN_SOURCES = ("server", "tokenizer", "simulated", "planned", "unknown")
 PHASES = ("warmup", "measure", "drain")
+# What is known of when a request's tokens came, from least to most. Whatever we measure or simulate is "tokens"; what
+# another tool recorded may be less. The tokens themselves stand in the chunks all the same: see `Timeline.knows`.
+STAMPED = ("nothing", "first", "ends", "chunks", "tokens")
 
 ABSENT = int(np.iinfo(np.int64).min)
 
@@ -78,6 +81,7 @@ ROW_COLUMNS: dict[str, tuple[Any, bool]] = {
         True,
     ),  # how long this request waited for a connection to open; null: none was opened for it
     "attempts": (np.int16, False),  # 1 unless retries are on
+    "stamped": (object, False),  # of STAMPED
 }
 CHUNK_COLUMNS: dict[str, Any] = {
     "chunk_ns": np.int64,
@@ -113,6 +117,7 @@ class Timeline:
     phase: Array
     connect_ns: Ints
     attempts: NDArray[np.int16]
+    stamped: Array
     chunk_offset: Ints
     chunk_ns: Ints
     chunk_tokens: NDArray[np.int32]
@@ -131,6 +136,20 @@ class Timeline:
     def ok(self) -> NDArray[np.bool_]:
         """Which requests completed [R]."""
         return np.asarray(self.status == "ok", dtype=bool)
+
+    def knows(self, least: str) -> NDArray[np.bool_]:
+        """In which requests so much is known of when tokens came [R]; `least` of STAMPED.
+
+        nothing  the tokens stand in one chunk, at the request's end
+        first    the first token's time; all others stand at the end
+        ends     the first token's time and the last one's; all but the first stand there
+        chunks   every chunk's time; a chunk holds one token at least, and the last one those whose chunk is not known
+        tokens   every token's time
+        """
+        if bool(np.all(self.stamped == "tokens")):
+            return np.ones(len(self), dtype=bool)
+        enough = frozenset(STAMPED[STAMPED.index(least) :])
+        return np.array([kind in enough for kind in self.stamped.tolist()], dtype=bool)
 
     def take(self, rows: Array) -> Timeline:
         """The timeline of some rows, given as indices or as a mask [R], in that order."""
@@ -174,6 +193,7 @@ def build(rows: int, **columns: Any) -> Timeline:
         "token_source": "planned",
         "phase": "measure",
         "attempts": 1,
+        "stamped": "tokens",
     }
     neutral |= {"prompt_tokens": 0, "output_tokens": 0}
     table: dict[str, Array] = {}
@@ -251,7 +271,8 @@ def _check_shapes(t: Timeline) -> None:
 
 
 def _check_vocabulary(t: Timeline) -> None:
-    for name, allowed in (("status", STATUSES), ("token_source", TOKEN_SOURCES), ("phase", PHASES)):
+    vocabulary = {"status": STATUSES, "token_source": TOKEN_SOURCES}
+    for name, allowed in (vocabulary | {"phase": PHASES, "stamped": STAMPED}).items():
         strange = set(getattr(t, name).tolist()) - set(allowed)
         if strange:
             raise BrokenRun(

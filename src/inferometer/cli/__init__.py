@@ -47,6 +47,7 @@ VERBS = {
     "simulate": Door("simulate", "Serve a plan in simulation: a run like any other."),
     "emulate": Door("emulate", "Serve a schedule, or a simulated system, over HTTP."),
     "calibrate": Door("calibrate", "Measure the instrument's own error on this host."),
+    "import": Door("import_results", "Read another tool's raw results as a run."),
     "describe": Door("describe", "What a trace or a run asks for: lengths and arrivals."),
     "reproduce": Door("reproduce", "A table of the seed paper beside ours, from public data."),
     "doctor": Door("doctor", "Check what this host can measure, and what to change."),

@@ -143,7 +143,7 @@ def header(run: Run, card: Scorecard) -> Text:
     urls = target.get("urls", [])
     more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
     who = [run.manifest.model.get("name") or "unknown model", target.get("dialect")]
-    who += [f"{urls[0]}{more}" if urls else run.manifest.world]
+    who += [f"{urls[0]}{more}" if urls else run.manifest.world, target.get("file")]
     lines = [
         line("target", " · ".join(filter(None, who))),
         line("plan", " · ".join(plan_of(run))),
@@ -167,6 +167,8 @@ def plan_of(run: Run) -> list[str]:
 
 def loop_of(run: Run, asked: dict[str, Any]) -> str:
     """Closed or open loop, and how much of it."""
+    if run.manifest.world == "imported":
+        return f"as {run.manifest.target.get('tool')} sent it"
     if run.plan is not None and run.plan.concurrency is not None:
         return f"closed loop, {run.plan.concurrency} in flight"
     arrivals = asked.get("arrivals")
@@ -191,7 +193,16 @@ def outcome(run: Run, card: Scorecard) -> str:
 def verdict(run: Run, card: Scorecard) -> Text:
     """VALID or INVALID, with every reason; and whether the run is whole."""
     lines = []
-    if card.valid:
+    if run.manifest.world == "imported":
+        lines += [
+            line(
+                "IMPORTED",
+                "nobody vouches for these stamps: no record of the tool's own error",
+                "yellow",
+            )
+        ]
+        lines += [line("", what) for what in run.manifest.missing.values()]
+    elif card.valid:
         lines.append(
             line("VALID", "the instrument's own error is small beside what it measured", "green")
         )
@@ -493,6 +504,7 @@ def _counted(run: Run) -> Iterator[str]:
     ok = run.timeline.token_source[run.timeline.ok]
     sources = Counter(ok.tolist())
     words = {"server": "the server's usage", "tokenizer": "the tokenizer", "planned": "the plan"}
+    words["unknown"] = "whom the file does not name"
     if sources:
         told = ", ".join(f"{words.get(k, k)} ({n:,})" for k, n in sources.most_common())
         exact = run.manifest.model.get("tokenizer", {}).get("exact", True)

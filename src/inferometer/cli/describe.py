@@ -181,9 +181,8 @@ def _thing(what: str, form: str | None, *, strict: bool) -> Any:
     kind = wish.meant(what) if form is None else "trace"
     if kind == "run":
         plan = load_run(Path(what)).plan
-        if plan is None:
-            raise UserError("this run has no plan", where=what)
-        return plan
+        arrived = Path(what) / "timeline.parquet"  # an imported run has no plan
+        return read_or_tally(str(arrived), "parquet", strict=False) if plan is None else plan
     if kind == "trace":
         return read_or_tally(what, form, strict=strict)
     if kind == "spec":

@@ -182,6 +182,7 @@ def _row(record: Record, facts: ReplyFacts, stripe: Stripe, chunk_ns: Ints) -> d
         "phase": "warmup" if intended_ns < stripe.warmup_ns else "measure",
         "connect_ns": ending.connect_ns,
         "attempts": max(ending.attempts, 1),
+        "stamped": "tokens",
     }
 
 

@@ -30,9 +30,9 @@ PERCENTS = (50, 90, 95, 99)
 class _Facts:
     """What the formulas are made of, for the requests that completed [R]; seconds as float, from-send throughout."""
 
-    def __init__(self, timeline: Timeline) -> None:
-        """`timeline`: phase measure, only chunks with tokens."""
-        self.all = timeline
+    def __init__(self, timeline: Timeline, *, starts: bool = True) -> None:
+        """`timeline`: phase measure, only chunks with tokens; `starts`: when requests began is known."""
+        self.all, self.starts = timeline, starts
         self.good = timeline.take(timeline.ok & (timeline.output_tokens > 0))
 
     @cached_property
@@ -58,20 +58,25 @@ class _Facts:
         return tokens.last_token_ns(self.good)
 
     @cached_property
+    def chunky(self) -> Timeline:
+        """Those of the requests whose every chunk's time is known."""
+        return self.good.take(self.good.knows("chunks"))
+
+    @cached_property
     def chunk_gaps(self) -> Ints:
         """One gap per chunk after the first, however many tokens it holds [ns]."""
-        gaps = tokens.chunk_gaps_ns(self.good)
-        return np.delete(gaps, tokens.starts(self.good.chunk_offset))
+        gaps = tokens.chunk_gaps_ns(self.chunky)
+        return np.delete(gaps, tokens.starts(self.chunky.chunk_offset))
 
     @cached_property
     def chunk_sizes(self) -> Array:
-        return np.delete(self.good.chunk_tokens, tokens.starts(self.good.chunk_offset))
+        return np.delete(self.chunky.chunk_tokens, tokens.starts(self.chunky.chunk_offset))
 
     @cached_property
     def duration_s(self) -> float:
         """First send to last end."""
         sent = self.all.sent_ns != ABSENT
-        if not sent.any():
+        if not sent.any() or not self.starts:
             return math.nan
         window = rates.Window(int(self.all.sent_ns[sent].min()), int(self.all.ended_ns[sent].max()))
         return window.seconds
@@ -91,15 +96,23 @@ class _Number(NamedTuple):
     unit: str = "s"
 
 
+def _known(end_ns: Ints, start_ns: Ints) -> Bools:
+    return np.asarray((end_ns != ABSENT) & (start_ns != ABSENT))
+
+
 def _span(end: Callable[[_Facts], Ints], start: Callable[[_Facts], Ints]) -> Any:
-    return lambda f: _Sample((end(f) - start(f)) / SECOND)
+    def compute(f: _Facts) -> _Sample:
+        some = _known(end(f), start(f))
+        return _Sample((end(f) - start(f))[some] / SECOND)
+
+    return compute
 
 
 def _per_token(end: Callable[[_Facts], Ints], start: Callable[[_Facts], Ints], less: int) -> Any:
     """(end - start) / (n - less), for the requests where that is defined."""
 
     def compute(f: _Facts) -> _Sample:
-        some: Bools = f.n > less
+        some = (f.n > less) & _known(end(f), start(f))
         return _Sample((end(f) - start(f))[some] / SECOND / (f.n[some] - less))
 
     return compute
@@ -109,7 +122,8 @@ def _weighted(of: Callable[[_Facts], _Sample], less: int) -> Any:
     """The same values, each request weighing as much as the tokens that it is a mean of."""
 
     def compute(f: _Facts) -> _Sample:
-        return of(f)._replace(weights=f.n[f.n > less] - less)
+        known = _known(f.last_ns, f.first_ns)
+        return of(f)._replace(weights=f.n[(f.n > less) & known] - less)
 
     return compute
 
@@ -147,7 +161,7 @@ def _token_gaps(f: _Facts) -> _Sample:
 
 
 def _streamed_ttft(f: _Facts) -> _Sample:
-    return _Sample((f.first_ns - f.posted_ns)[f.n > 1] / SECOND)
+    return _Sample((f.first_ns - f.posted_ns)[(f.n > 1) & (f.first_ns != ABSENT)] / SECOND)
 
 
 def _output_rate(f: _Facts) -> float:
@@ -289,7 +303,7 @@ def conventions(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
 
     Rates have "value" instead of percentiles. Undefined is None. Phase measure only, like the scorecard.
     """
-    facts = _Facts(view_of(run).timeline)
+    facts = _Facts(view_of(run).timeline, starts="starts" not in run.manifest.missing)
     return {
         tool: {
             name: {"unit": number.unit}

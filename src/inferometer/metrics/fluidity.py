@@ -116,7 +116,8 @@ def fluidity(
     """The fluidity of every request; `first_deadline_ns` may be one per request (a prefill curve plus slack).
 
     `promised` [R] are the planned output tokens: what a failed request is held to (at least 1, and at least what it
-    brought). With `ignore_first` a good request of one token has no deadlines: index NaN.
+    brought). With `ignore_first` a good request of one token has no deadlines: index NaN. So has one whose tokens'
+    times are not known.
     """
     _positive(token_deadline_ns)
     timeline = tokens.token_chunks(timeline)
@@ -154,10 +155,11 @@ def fluidity_curve(
 def min_token_deadline_ns(timeline: Timeline, miss_rate: Fraction = MISS_RATE) -> Ints:
     """The smallest D_d at which a request misses at most `miss_rate` of its decode deadlines [R], exactly.
 
-    ABSENT for a request that failed or has no decode token. See the head of this file for why it is exact.
+    ABSENT for a request that failed, has no decode token, or whose tokens' times are not known. See the head of this
+    file for why it is exact.
     """
     timeline = tokens.token_chunks(timeline)
-    rows = timeline.ok & (timeline.output_tokens >= 2)
+    rows = timeline.ok & (timeline.output_tokens >= 2) & timeline.knows("tokens")
     search = _Search(_decode(timeline, rows), timeline.output_tokens[rows] - 1, miss_rate)
     while len(open_rows := np.flatnonzero(search.passing - search.failing > 1)):
         search.try_at((search.failing + search.passing)[open_rows] // 2, open_rows)
@@ -172,14 +174,14 @@ def fluid_token_deadline_ns(
     """The smallest D_d at which `share` of the requests are fluid, decode tokens only; None where none is.
 
     Counted are all requests but good ones of a single token, which have no decode deadline; a failed or tokenless
-    request is never fluid. Exact: one integer is halved for the whole run, and each step looks only at the requests
+    request is never fluid, and where a good one's times are not known, it cannot be said. Exact: one integer is halved for the whole run, and each step looks only at the requests
     whose own smallest D_d is still on both sides of it.
     """
     timeline = tokens.token_chunks(timeline)
     rows = timeline.ok & (timeline.output_tokens >= 2)
     counted = len(timeline) - int(np.sum(timeline.ok & (timeline.output_tokens == 1)))
     needed = -(-counted * share.numerator // share.denominator)
-    if not 0 < needed <= np.sum(rows):
+    if not 0 < needed <= np.sum(rows) or not timeline.knows("tokens")[rows].all():
         return None
     search = _Search(_decode(timeline, rows), timeline.output_tokens[rows] - 1, miss_rate)
     lo = int(np.partition(search.failing, needed - 1)[needed - 1])
@@ -248,6 +250,13 @@ class _Late(NamedTuple):
     first: Ints
     chunks: Ints
 
+    def only(self, rows: Bools) -> _Late:
+        """The same, with nothing late in other rows [R]."""
+        first = np.where(rows, self.first, -1)
+        return _Late(
+            np.where(rows, self.missed, 0), np.where(rows, self.tokens, 0), first, self.chunks
+        )
+
 
 def _stream(timeline: Timeline) -> _Stream:
     if tokens.one_token_each(timeline):
@@ -282,6 +291,8 @@ def _columns(
 ) -> FluidityColumns:
     good = timeline.ok & (timeline.output_tokens > 0)
     judged = timeline.output_tokens.astype(np.int64) - grid.ignore_first
+    if not (known := timeline.knows("tokens")).all():  # nothing is said of the others
+        judged, late = np.where(known, judged, 0), late.only(known)
     kept = judged - late.tokens
     missed = np.where(good, late.missed, grid.owed)
     total = np.where(good, kept + late.missed, grid.owed)

@@ -1,8 +1,9 @@
 """Latencies per request: what one user waited, and for what.
 
 Every function takes a timeline and gives float seconds [R] (or counts), NaN where the thing did not happen: the
-request failed, was never sent, or had too few tokens. Nothing is ever 0 for want of data. A failed request is NaN
-here and +inf in `with_failures`: a percentile over survivors alone flatters a server that drops its hardest work.
+request failed, was never sent, had too few tokens; or where it was not recorded (`Timeline.knows`). Nothing is ever 0
+for want of data. A failed request is NaN here and +inf in `with_failures`: a percentile over survivors alone flatters
+a server that drops its hardest work.
 
 The clock starts at the *intended* time unless the name says otherwise: a load generator that falls behind must not
 make the server look fast (coordinated omission). `*_from_sent` is the other number, for comparison with other tools.
@@ -64,7 +65,7 @@ def ttst(timeline: Timeline) -> Floats:
     """Second-token delay: the gap between token 1 and token 2, where a prefill/decode hand-over shows."""
     timeline = tokens.token_chunks(timeline)
     first = timeline.chunk_offset[:-1]
-    two = timeline.output_tokens >= 2
+    two = (timeline.output_tokens >= 2) & timeline.knows("tokens")
     bundled = np.zeros(len(timeline), dtype=np.int64)
     bundled[two] = timeline.chunk_tokens[first[two]] >= 2
     second_ns = tokens.at(timeline, first + 1 - bundled, two)
@@ -129,11 +130,13 @@ def _first_answer_ns(timeline: Timeline) -> Ints:
         return tokens.first_token_ns(timeline)
     chunk = np.append(np.flatnonzero(answer), timeline.chunks)
     first = chunk[np.searchsorted(chunk[:-1], timeline.chunk_offset[:-1])]
-    return tokens.at(timeline, first, first < timeline.chunk_offset[1:])
+    return tokens.at(
+        timeline, first, (first < timeline.chunk_offset[1:]) & timeline.knows("chunks")
+    )
 
 
 def _has_gaps(timeline: Timeline) -> Bools:
-    return timeline.ok & (timeline.output_tokens >= 2)
+    return timeline.ok & (timeline.output_tokens >= 2) & timeline.knows("chunks")
 
 
 def _since(timeline: Timeline, end_ns: Ints, start_ns: Ints) -> Floats:

@@ -25,7 +25,15 @@ from inferometer.metrics.fluidity import Curve, fluidity_curve
 from inferometer.metrics.prefill import PrefillCurve, curve_of
 from inferometer.metrics.steady import Steady, steady_state, trimmed
 from inferometer.metrics.summary import Row, Value, plain
-from inferometer.metrics.table import DISTRIBUTIONS, FIGURES, NEEDS_SLO, NEEDS_STEADY, column_of
+from inferometer.metrics.table import (
+    DISTRIBUTIONS,
+    FIGURES,
+    NEEDS_SLO,
+    NEEDS_STEADY,
+    column_of,
+    unknown,
+    value_of,
+)
 from inferometer.metrics.view import Settings, View
 from inferometer.run import Run
 from inferometer.slo import Attainment, Condition, Seen, Slo, Verdict
@@ -169,7 +177,7 @@ def score(
         instrument=instrument,
         workload=run.manifest.workload,
         slo=judgement,
-        curve=_curve(view) if intervals and len(view) else None,
+        curve=_curve(view) if intervals and _has_curve(view) else None,
         prefill=_prefill(view),
     )
 
@@ -181,7 +189,10 @@ def view_of(run: Run, settings: Settings | None = None) -> View:
     timeline = tokens.token_chunks(tokens.take(run.timeline, rows))
     if isinstance(settings.first_deadline_ns, np.ndarray):
         settings = settings._replace(first_deadline_ns=settings.first_deadline_ns[rows])
-    return View(timeline, settings, _promised(run, timeline), curve=curve_of(run))
+    missing = run.manifest.missing
+    curve = None if "prompt_tokens" in missing else curve_of(run)
+    untold = unknown(timeline, missing)
+    return View(timeline, settings, _promised(run, timeline), curve=curve, unknown=untold)
 
 
 def attainment_of(view: View, slo: Slo) -> Attainment:
@@ -211,7 +222,7 @@ def _judge(
     if steady.in_place_of_numbers:
         verdicts = tuple(map(_of_no_steady_state, verdicts))
     apps = sorted(set(view.timeline.app.tolist()))
-    by_app = {app: FIGURES["attainment"].value(view.only(app)) for app in apps if len(apps) > 1}
+    by_app = {app: value_of(view.only(app), "attainment") for app in apps if len(apps) > 1}
     return Judgement(
         slo,
         slos.met(verdicts),
@@ -316,6 +327,10 @@ def _requests(timeline: Timeline, view: View) -> Requests:
         dict(Counter(view.timeline.status.tolist())),
         dict(Counter(timeline.phase.tolist())),
     )
+
+
+def _has_curve(view: View) -> bool:
+    return len(view) > 0 and "fluidity_index_pooled" not in view.unknown
 
 
 def _curve(view: View) -> Curve:

@@ -87,6 +87,8 @@ class Grid(NamedTuple):
 
 def steady_state(run: Run) -> Steady:
     """What can be said of the steady state of a run."""
+    if "starts" in run.manifest.missing:
+        return Steady("too short to tell", np.nan, np.nan, run.manifest.missing["starts"])
     timeline = tokens.token_chunks(run.timeline)
     run = replace(run, timeline=timeline)
     measured = np.asarray(timeline.phase == "measure")
@@ -150,6 +152,8 @@ def _series(run: Run, grid: Grid) -> dict[str, Floats]:
     with np.errstate(invalid="ignore"):
         mean_ttft = grid.sums(t.intended_ns[seen], ttft[seen]) / grid.sums(t.intended_ns[seen])
     found = {"token rate": _token_rate(t, grid), "ttft": mean_ttft}
+    if not t.knows("chunks").all():
+        del found["token rate"]
     return found if _closed(run) else {QUEUE: _in_flight(t, grid), **found}
 
 

@@ -25,6 +25,7 @@ from inferometer.metrics.table import (
     Figure,
     column_of,
     rows_of,
+    value_of,
 )
 from inferometer.metrics.view import View
 from inferometer.stats import UNKNOWN, Interval
@@ -135,7 +136,7 @@ def _percents(metric: Distribution) -> tuple[float, ...]:
 
 def value(view: View, metric: Figure, *, intervals: bool) -> Value:
     """One figure, with an interval where it is a proportion of requests."""
-    found, n, too_few = metric.value(view), int(rows_of(view, metric.population).sum()), None
+    found, n, too_few = value_of(view, metric.id), int(rows_of(view, metric.population).sum()), None
     if metric.id == "fluid_token_rate" and n < (least := needed("p99")):
         found, too_few = math.nan, least  # a statement about 1 % of the requests, like p99
     ci = UNKNOWN

@@ -8,7 +8,7 @@ An SLO's vocabulary (`inferometer.slo.METRICS`) is a part of this table; a test 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from inferometer.metrics import fluidity, latency, rates
 from inferometer.metrics.tokens import Bools, Floats
 from inferometer.metrics.view import View
-from inferometer.timeline import ABSENT
+from inferometer.timeline import ABSENT, Timeline
 
 Population = Literal["ok", "all", "sent", "gaps"]
 POPULATIONS: dict[Population, str] = {
@@ -76,8 +76,14 @@ def column_of(view: View, name: str) -> Floats:
         compute = DISTRIBUTIONS[name].column
         if compute is None:
             raise KeyError(f"{name} has no value per request")
-        view.columns[name] = compute(view)
+        told = name not in view.unknown
+        view.columns[name] = compute(view) if told else np.full(len(view), np.nan)
     return view.columns[name]
+
+
+def value_of(view: View, name: str) -> float:
+    """The value of a figure, NaN where undefined."""
+    return np.nan if name in view.unknown else FIGURES[name].value(view)
 
 
 def rows_of(view: View, population: Population) -> Bools:
@@ -370,3 +376,64 @@ NEEDS_STEADY = frozenset(DISTRIBUTIONS) - {"send_lag", "connect"} | {
     "fluid_token_rate",
     *NEEDS_SLO,
 }
+
+# What another tool may not have recorded (the keys of `Manifest.missing`), and the metrics that cannot do without.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "intended": ("send_lag", "offered_rate"),
+    "starts": (
+        "send_lag",
+        "offered_rate",
+        "sent_rate",
+        "request_rate",
+        "token_rate",
+        "total_token_rate",
+        "token_rate_while_arriving",
+        "goodput",
+        "mean_in_flight",
+        "peak_in_flight",
+    ),
+    "prompt_tokens": ("total_token_rate",),
+    "channels": ("ttfat", "ttfat_with_failures"),
+    "failures": (  # what is said of all requests
+        "error_rate",
+        "attainment",
+        "goodput",
+        "fluidity_index",
+        "fluidity_index_pooled",
+        "on_time_fraction",
+        "fluid_token_rate",
+        *(row.id for row in DISTRIBUTIONS.values() if row.id.endswith("_with_failures")),
+    ),
+}
+
+
+class Stamps(NamedTuple):
+    """Metrics that need so much to be known of when tokens came: of every reply, or of one at least."""
+
+    every: tuple[str, ...] = ()
+    some: tuple[str, ...] = ()
+
+
+# By what of STAMPED they need. Only metrics that failures have a say in: all others are undefined request by request.
+NEEDS_STAMPS = {
+    "first": Stamps(some=("ttft_with_failures", "ttfat_with_failures")),
+    "ends": Stamps(
+        some=("ttlt_with_failures", "tpot_with_failures", "normalized_latency_with_failures")
+    ),
+    "chunks": Stamps(("tokens_per_chunk",), ("max_gap_with_failures",)),
+    "tokens": Stamps(
+        ("fluidity_index_pooled", "fluid_token_rate", "token_rate_while_arriving"),
+        ("fluidity_index", "on_time_fraction", "time_to_first_miss"),
+    ),
+}
+
+
+def unknown(timeline: Timeline, missing: Iterable[str]) -> frozenset[str]:
+    """The metrics that cannot be told of a run, for want of what was not recorded: `missing`, and token times."""
+    out = {metric for fact in missing for metric in NEEDS.get(fact, ())}
+    replies = timeline.ok & (timeline.output_tokens > 0)
+    for least, metrics in NEEDS_STAMPS.items():
+        known = timeline.knows(least)[replies]
+        out.update(metrics.every if not known.all() else ())
+        out.update(metrics.some if known.size and not known.any() else ())
+    return frozenset(out)

@@ -69,9 +69,12 @@ def token_ns(timeline: Timeline) -> Ragged:
 def gaps_ns(timeline: Timeline, rows: Bools | None = None) -> Ragged:
     """Every gap between consecutive tokens of a request, int64 ns: n - 1 of them for n tokens, none for n < 2.
 
-    `rows` [R] leaves out the gaps of other requests (they keep an empty place).
+    `rows` [R] leaves out the gaps of other requests (they keep an empty place); so does not knowing every chunk's time.
     """
     timeline = token_chunks(timeline)
+    known = timeline.knows("chunks")
+    if not known.all():
+        rows = known if rows is None else rows & known
     n = timeline.output_tokens.astype(np.int64)
     at_ns = _spread(timeline)
     inside = np.ones(max(len(at_ns) - 1, 0), dtype=bool)
@@ -91,15 +94,17 @@ def chunk_gaps_ns(timeline: Timeline) -> Ints:
 
 
 def first_token_ns(timeline: Timeline) -> Ints:
-    """When the first token arrived [R]; ABSENT where none did."""
+    """When the first token arrived [R]; ABSENT where none did, or where that is not known."""
     timeline = token_chunks(timeline)
-    return at(timeline, timeline.chunk_offset[:-1], nonempty(timeline.chunk_offset))
+    came = nonempty(timeline.chunk_offset) & timeline.knows("first")
+    return at(timeline, timeline.chunk_offset[:-1], came)
 
 
 def last_token_ns(timeline: Timeline) -> Ints:
-    """When the last token arrived [R]; ABSENT where none did."""
+    """When the last token arrived [R]; ABSENT where none did, or where that is not known."""
     timeline = token_chunks(timeline)
-    return at(timeline, timeline.chunk_offset[1:] - 1, nonempty(timeline.chunk_offset))
+    came = nonempty(timeline.chunk_offset) & timeline.knows("ends")
+    return at(timeline, timeline.chunk_offset[1:] - 1, came)
 
 
 def at(timeline: Timeline, chunk: Ints, where: Bools) -> Ints:

@@ -67,12 +67,18 @@ class View:
         settings: Settings,
         promised: Ints | None = None,
         window: rates.Window | None = None,
+        *,
         curve: PrefillCurve | None = None,
+        unknown: frozenset[str] = frozenset(),
     ) -> None:
-        """`promised` [R]: planned output tokens; `window`: that of the whole run, where this is a class of it."""
+        """`promised` [R]: planned output tokens; `window`: that of the whole run, where this is a class of it.
+
+        `unknown`: ids of the metrics that this run cannot tell at all (`table.unknown`).
+        """
         self.timeline, self.promised, self.curve = timeline, promised, curve
         self.settings = settings.resolved(timeline, curve)
         self.window = rates.busy_window(timeline) if window is None else window
+        self.unknown = unknown
         self.ok: Bools = timeline.ok
         self.attainment: Attainment | None = None
         self.columns: dict[str, Floats] = {}  # by metric id, filled by `table.column_of`
@@ -95,7 +101,8 @@ class View:
             first_deadline_ns=first[rows] if isinstance(first, np.ndarray) else first
         )
         promised = None if self.promised is None else self.promised[rows]
-        part = View(self.timeline.take(rows), settings, promised, self.window, self.curve)
+        kept = self.timeline.take(rows)
+        part = View(kept, settings, promised, self.window, curve=self.curve, unknown=self.unknown)
         if self.attainment is not None:
             part.attainment = self.attainment.take(rows)
         return part

@@ -39,7 +39,9 @@ class Lanes(NamedTuple):
 def lanes_of(
     timeline: Timeline, *, most: int = MOST_LANES, most_tokens: int = MOST_TOKENS
 ) -> Lanes | None:
-    """The lanes of a run, in order of intended time; None where there are no requests."""
+    """The lanes of a run, in order of intended time, where every chunk's time is known; None where there are none."""
+    known = timeline.knows("chunks")
+    timeline = timeline if known.all() else timeline.take(known)
     if not len(timeline):
         return None
     rows = chosen(timeline, most, most_tokens)

@@ -81,6 +81,8 @@ def _request(
     if not len(chunks):
         return
     yield span("decode", first, int(chunks[-1]))
+    if timeline.stamped[row] not in {"chunks", "tokens"}:
+        return
     for k in np.flatnonzero(np.diff(chunks) > latency.STALL_NS).tolist():
         yield span("stall", int(chunks[k]), int(chunks[k + 1]))
     if each_token:

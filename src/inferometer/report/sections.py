@@ -94,6 +94,8 @@ def told(run: Run, card: Scorecard) -> str:
     """One sentence: what was done to whom."""
     target, requests = run.manifest.target, card.requests
     who = target.get("system") or target.get("engine") or "a server"
+    if "tool" in target:
+        who = f"a server that {target['tool']} loaded"
     model = run.manifest.model.get("name") or target.get("model") or ""
     seconds = _length_s(run.timeline)
     doing = {"simulated": "simulated", "imported": "imported from another tool"}
@@ -442,6 +444,12 @@ def lanes(run: Run) -> Section | None:
     return Section("lanes", "Every request, token by token", lead, lanes=found)
 
 
+_WITHOUT = {
+    "simulated": "This world has no instrument: its times are computed, not measured.",
+    "imported": "The tool that these results come from kept no record of its own error: nobody vouches for its stamps.",
+}
+
+
 def instrument(run: Run, card: Scorecard) -> Section:
     """The instrument's own error and effort."""
     record = card.instrument
@@ -454,7 +462,7 @@ def instrument(run: Run, card: Scorecard) -> Section:
     if lag.size and run.manifest.world == "measured":
         note = "How late requests were sent: the instrument's error in every latency that counts from the intended time."
         drawn = (charts.distribution("send-lag", "Send lag", note, tables.cdf(lag)),)
-    lead = "" if record else "This world has no instrument: its times are computed, not measured."
+    lead = "" if record else _WITHOUT.get(run.manifest.world, "There is no record of it.")
     return Section("instrument", "The instrument's own error", lead, grids=grids, charts=drawn)
 
 

@@ -92,13 +92,14 @@ class Picked(NamedTuple):
 def picked(view: View) -> list[Picked]:
     """The best, the median and the worst request by the time that its user looked at nothing new.
 
-    That is TTFT plus stall time, both as the scorecard defines them; ties by the row.
+    That is TTFT plus stall time, both as the scorecard defines them; ties by the row. Only requests whose chunks'
+    times are known.
     """
     timeline = view.timeline
     waited = latency.ttft(timeline) + np.nan_to_num(
         latency.stall_time(timeline, view.settings.stall_threshold_ns)
     )
-    rows = np.flatnonzero(view.ok & ~np.isnan(waited))
+    rows = np.flatnonzero(view.ok & ~np.isnan(waited) & timeline.knows("chunks"))
     if not rows.size:
         return []
     ordered = rows[np.argsort(waited[rows], kind="stable")]
@@ -200,10 +201,15 @@ def arrivals(timeline: Timeline, on: Axis) -> Table:
 
 
 def load(timeline: Timeline, on: Axis) -> Table:
-    """Requests in flight (time average of each bin) and tokens per second: columns t, in_flight, token_rate."""
+    """Requests in flight (time average of each bin) and tokens per second: columns t, in_flight, token_rate.
+
+    Without every chunk's time there is no token rate (None).
+    """
     steps = rates.in_flight(timeline)
     area = _area(steps, on.edges)
     received = on.counts(timeline.chunk_ns, timeline.chunk_tokens)
+    if not timeline.knows("chunks").all():
+        received = np.full(len(on.middle_s), np.nan)
     return {
         "t": plain(on.middle_s),
         "in_flight": plain(np.diff(area) / np.diff(on.edges)),

@@ -19,7 +19,7 @@ from inferometer.metrics import summary as summaries
 from inferometer.metrics.scorecard import view_of
 from inferometer.metrics.steady import steady_state
 from inferometer.metrics.summary import plain
-from inferometer.metrics.table import DISTRIBUTIONS, FIGURES
+from inferometer.metrics.table import DISTRIBUTIONS, value_of
 from inferometer.metrics.view import View
 from inferometer.run import Run
 
@@ -52,9 +52,9 @@ def needed(
             f"the pilot has no steady state: {steady.reason}; no length helps, a lower load does"
         )
     view = view_of(run)
-    rate = FIGURES["offered_rate"].value(view)
+    rate = value_of(view, "offered_rate")
     if run.plan is not None and run.plan.concurrency is not None:
-        rate = FIGURES["request_rate"].value(view)
+        rate = value_of(view, "request_rate")
     return tuple(_needed(view, name, precision, level, rate) for name in names)
 
 
