@@ -74,6 +74,7 @@ NAMES = {
     "fig2": "inferometer.reproduce.fig2",
     "table1": "inferometer.reproduce.table1",
     "dilution": "inferometer.reproduce.dilution",
+    "sarathi": "inferometer.reproduce.sarathi",
 }
 NEEDS_TRACES = ("table1",)
 
