@@ -26,7 +26,14 @@ from inferometer.plan import Plan, build_plan
 from inferometer.sim import Deployment, Limits, simulate
 from inferometer.sim.simulate import assemble, resolve
 
-SYSTEMS = {"vllm": "vllm", "sarathi": "sarathi-serve", "orca": "orca"}
+SYSTEMS = {
+    "vllm": "vllm",
+    "sarathi": "sarathi-serve",
+    "orca": "orca",
+    "faster_transformer": "static",
+}
+ROUTERS = {"round_robin": "round-robin", "lor": "least-outstanding", "random": "random"}
+SEED = 42  # Vidur's default, of its random router
 EXACT, CLOSE = 1e-6, 1e-2
 EACH, MEAN = 40.0, 100.0
 
@@ -69,12 +76,13 @@ def case(oracle: Path, folder: Path) -> Case:
     of = {
         name.removeprefix(f"{kind}_scheduler_config_"): int(value)
         for name, value in given.items()
-        if name.startswith(f"{kind}_scheduler_config_")
+        if name.startswith(f"{kind}_scheduler_config_") and value.isdigit()
     }
     tp = int(given.get("replica_config_tensor_parallel_size", 1))
     pp = int(given.get("replica_config_num_pipeline_stages", 1))
     limits = Limits(
         num_blocks=of.get("num_blocks"),
+        block_size=of.get("block_size", 16),
         max_batch=of.get("batch_size_cap"),
         max_batched_tokens=of.get("max_tokens_in_batch"),
         chunk=of.get("chunk_size"),
@@ -87,6 +95,9 @@ def case(oracle: Path, folder: Path) -> Case:
         pp=pp,
         cost=f"vidur:{tables(oracle, given['replica_config_model_name'], tp, pp)}",
         compat="vidur",
+        replicas=int(given.get("cluster_config_num_replicas", 1)),
+        router=ROUTERS[given.get("global_scheduler_config_type", "round_robin")],
+        seed=int(given.get("seed", SEED)),
         limits=limits,
     )
     return Case(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferometer.errors import UserError
-from inferometer.sim.cost import Affine, Roofline, VidurTables
+from inferometer.sim.cost import Affine
 from inferometer.sim.devices import DEVICES, device
-from inferometer.sim.models import MODELS, model
+from inferometer.sim.models import MODELS, model, served
+from inferometer.sim.roofline import Roofline
+from inferometer.sim.vidur import VidurTables
 
 DENSE = (
     "attn_pre_proj",
@@ -159,3 +162,73 @@ def test_tensor_parallelism_divides_the_work_and_adds_communication():
     """TP 4 is faster than TP 1, and slower than a quarter of it."""
     one, four = (Roofline(model("llama-3-70b"), device("h100"), tp=tp, host_s=0.0) for tp in (1, 4))
     assert one.decode(8, 8000) / 4 < four.decode(8, 8000) < one.decode(8, 8000)
+
+
+def test_a_narrow_precision_reads_less_and_computes_faster():
+    """FP8 on an H100: between half and the whole of bf16's decode and prefill times; its head stays bf16."""
+    found = model("llama-3-70b")
+    wide, narrow = (
+        Roofline(served(found, precision, None), device("h100"), tp=4, host_s=0.0)
+        for precision in ("bf16", "fp8")
+    )
+    for chunks, decoders, context in (((), 4, 400), ([(4096, 0)], 0, 0)):
+        slow, fast = (cost.step(chunks, decoders, context)[0] for cost in (wide, narrow))
+        assert 0.5 * slow < fast < 0.95 * slow
+
+
+def test_a_precision_without_kernels_is_of_the_weights_alone():
+    """FP8 weights on an A100 are read faster, and computed at bf16's rate."""
+    found, on = model("llama-3-8b"), device("a100")
+    wide, narrow = (
+        Roofline(served(found, precision, None), on, host_s=0.0) for precision in ("bf16", "fp8")
+    )
+    assert narrow.decode(1, 100) < 0.7 * wide.decode(1, 100)
+    assert narrow.step([(4096, 0)], 0, 0)[0] > 0.95 * wide.step([(4096, 0)], 0, 0)[0]
+
+
+def test_an_unknown_precision_is_a_users_error():
+    """One line that lists the known ones."""
+    with pytest.raises(UserError, match="fp8"):
+        served(model("llama-3-8b"), "fp7", None)
+
+
+def test_a_decode_beside_a_prefill_costs_a_block_per_query_head():
+    """FlashAttention-2 (RTX 4090): 32 decodes of 2k beside a chunk take longer than alone, and go by query heads."""
+    on = device("rtx4090")
+    few, many = model("llama-3-8b"), msgspec.structs.replace(model("llama-3-8b"), kv_heads=32)
+    for found in (few, many):
+        cost = Roofline(found, on, host_s=0.0)
+        beside = cost.step([(512, 0)], 32, 65536)[0] - cost.step([(512, 0)], 0, 0)[0]
+        alone = cost.decode(32, 65536) - cost.decode(32, 32)
+        assert (beside > 1.5 * alone) == (found is few)
+
+
+def test_experts_that_replicas_share_are_read_once_between_them():
+    """Expert parallelism over 2 replicas: a decode reads fewer expert weights each, and pays for the exchange."""
+    found, on = model("qwen3-30b-a3b"), device("h100")
+    alone, shared = (Roofline(found, on, ep=ep, host_s=0.0) for ep in (1, 2))
+    assert shared.decode(64, 6400) < 0.8 * alone.decode(64, 6400)
+    assert shared.decode(1, 100) > 0.9 * alone.decode(1, 100)
+
+
+def test_two_cards_over_pcie_wait_for_each_other():
+    """Qwen3-32B on two RTX PRO 6000: the all-reduces of a prefill of 2,048 are 15 to 50 % of it."""
+    on = device("rtxpro6000")
+    quick = msgspec.structs.replace(on, all_reduce=((2, 0.0, 1e15),))
+    real, ideal = (
+        Roofline(model("qwen3-32b"), one, tp=2, host_s=0.0).step([(2048, 0)], 0, 0)[0]
+        for one in (on, quick)
+    )
+    assert 0.15 < 1 - ideal / real < 0.5
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"), [("fp8", "fp8"), ("mxfp4", "fp4"), ("awq", "bf16"), (None, "bf16")]
+)
+def test_a_config_says_which_kernels_its_weights_ask_for(tmp_path, method, precision):
+    """Floats of 8 and 4 bits have kernels; whole numbers are widened."""
+    raw = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100}
+    if method:
+        raw["quantization_config"] = {"quant_method": method}
+    (tmp_path / "config.json").write_bytes(msgspec.json.encode(raw))
+    assert model(str(tmp_path / "config.json")).precision == precision

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inferometer.plan import build_plan
 from inferometer.sim.cluster import Cluster
-from inferometer.sim.cost import Affine, Roofline
+from inferometer.sim.cost import Affine
 from inferometer.sim.devices import device
 from inferometer.sim.engine import Replica
 from inferometer.sim.iterations import IterationLog
@@ -25,6 +25,7 @@ from inferometer.sim.policies.static import Static
 from inferometer.sim.policies.vllm import Vllm
 from inferometer.sim.policies.vllm_v1 import VllmV1
 from inferometer.sim.prefix import PrefixPool, Text, texts
+from inferometer.sim.roofline import Roofline
 from inferometer.sim.routers import BLIND, ROUTERS, router
 from inferometer.sim.seqs import Cohort, Seq
 from inferometer.timeline import offsets

@@ -49,6 +49,7 @@ VERBS = {
     "calibrate": Door("calibrate", "Measure the instrument's own error on this host."),
     "import": Door("import_results", "Read another tool's raw results as a run."),
     "describe": Door("describe", "What a trace or a run asks for: lengths and arrivals."),
+    "profile": Door("profile", "What iterations take: of a running engine, or of kernels."),
     "reproduce": Door("reproduce", "A table of the seed paper beside ours, from public data."),
     "doctor": Door("doctor", "Check what this host can measure, and what to change."),
     "slo": Door("slo", "The presets that --slo knows, with their sources."),
@@ -131,9 +132,10 @@ def _complain(what: str, code: int) -> int:
 @click.version_option(package_name="inferometer", message="%(prog)s %(version)s")
 @click.pass_context
 def verbs(ctx: click.Context) -> int | None:
-    """Measures LLM inference serving, and says how far to trust it.
+    """\b
+    Measures LLM inference serving, and says how far to trust it.
     First run: `inferometer measure`. Of a verb: `inferometer VERB --help`.
-    """
+    """  # noqa: D301 - click's mark for lines that stay as they are
     if ctx.invoked_subcommand is not None:
         return None
     click.echo(ctx.get_help())

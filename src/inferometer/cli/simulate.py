@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
 
 from inferometer.cli import system, wish
@@ -27,8 +28,15 @@ from inferometer.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+    from inferometer.metrics.scorecard import Scorecard
+    from inferometer.plan import Plan
     from inferometer.run import Run
-    from inferometer.sim import Deployment
+    from inferometer.sim import Deployment, Window
+    from inferometer.sim.sensitivity import Slopes
     from inferometer.workload import WorkloadSpec
 
 # fmt: off
@@ -60,6 +68,7 @@ OPTIONS = (
         opt("-o, --out RUN", "The run directory.  [runs/TIME-SYSTEM]"),
         json_option(),
         rare("--iterations", "Also write what every iteration did: iterations.parquet."),
+        rare("--sensitivity", "How much each figure hangs on the service times: two more runs."),
         rare("--quiet", "Print nothing but the run directory."),
     ),
 )
@@ -72,28 +81,72 @@ def command(**options: Any) -> int:
     from inferometer import slo as slos
     from inferometer.cli import card
     from inferometer.metrics import score
+    from inferometer.sim.sensitivity import sensitivity
+    from inferometer.workload import make_plan
 
     asked = wish.workload(wish.picked(options))
     slo = slos.parse(options["slo"], where="--slo") if options["slo"] else None
-    run = _simulated(asked, system.deployment(options), options)
-    return card.present(run, score(run, slo), as_json=options["as_json"], quiet=options["quiet"])
+    served = system.deployment(options)
+    plan = make_plan(_careful(asked))
+    run = _simulated(plan, asked, served, options)
+    scored = score(run, slo)
+    if not options["sensitivity"]:
+        return card.present(run, scored, as_json=options["as_json"], quiet=options["quiet"])
+    slopes = sensitivity(plan, served, window=_window(asked, options))
+    return _with_slopes(run, scored, slopes, as_json=options["as_json"])
 
 
-def _simulated(asked: WorkloadSpec, served: Deployment, options: dict[str, Any]) -> Run:
+def _with_slopes(run: Run, scored: Scorecard, slopes: Slopes, *, as_json: bool) -> int:
+    """The card, and beside it how much each figure hangs on the service times."""
+    from inferometer.cli import card
+
+    if as_json:
+        shown = scored.to_dict() | {"run": str(run.path), "sensitivity": slopes}
+        click.echo(card.plain_json(shown))
+    else:
+        card.show([*card.render(run, scored), *_slopes(slopes)])
+    return card.exit_code(scored)
+
+
+def _slopes(slopes: Slopes) -> Iterator[RenderableType]:
+    """d ln(figure) / d ln(service time), a row per metric; and a warning from the cliff."""
+    from inferometer.cli import card
+    from inferometer.sim.sensitivity import CLIFF, STATISTICS, steepest
+
+    shown = card.table("% per % of service time", *STATISTICS)
+    for metric, found in slopes.items():
+        shown.add_row(metric, *("-" if s is None else f"{s:.1f}" for s in found.values()))
+    yield ""
+    yield shown
+    worst = steepest(slopes)
+    if worst is not None and worst[1] >= CLIFF:
+        name, slope = worst
+        yield card.line(
+            "cliff",
+            f"{name}: 1 % of error in the service times is {slope:.0f} % here; compare, do not quote",
+            "yellow",
+        )
+
+
+def _simulated(plan: Plan, asked: WorkloadSpec, served: Deployment, options: dict[str, Any]) -> Run:
     """The run, kept in its folder."""
     from inferometer.cli.panel import counting
     from inferometer.search import arms
-    from inferometer.sim import Window
-    from inferometer.workload import make_plan
 
-    plan = make_plan(_careful(asked))
     spec = {"workload": msgspec.to_builtins(asked), "slo": options["slo"]}
-    window = Window(asked.duration_s, options["warmup_s"])
+    window = _window(asked, options)
     with counting("served", len(plan)) as told:
         arm = arms.simulated(
             served, window=window, asked=spec, iterations=options["iterations"], told=told
         )
         return arm(plan, asked.seed, Path(options["out"] or _folder(served.system)))
+
+
+def _window(asked: WorkloadSpec, options: dict[str, Any]) -> Window:
+    """When load is sent, and from when on it is scored."""
+    from inferometer.sim import Window
+
+    return Window(asked.duration_s, options["warmup_s"])
 
 
 def _careful(asked: WorkloadSpec) -> WorkloadSpec:

@@ -27,7 +27,10 @@ def details() -> tuple[Option, ...]:
         rare("--pp N", "Pipeline parallelism.  [1]", AT_LEAST_1, default=1),
         opt("--replicas N", "Copies of all that.  [1]", AT_LEAST_1, default=1),
         rare("--router NAME", "round-robin, random, power-of-two, least-outstanding, session-affinity, prefix-affinity, ...  [round-robin]", default="round-robin"),
-        rare("--cost MODEL", "roofline, or vidur:TABLES.npz.  [roofline]", default="roofline"),
+        rare("--cost MODEL", "roofline, profile:FILE, or vidur:TABLES.npz.  [roofline]", default="roofline"),
+        rare("--precision P", "Of the weights: bf16, fp8, fp4, int8, int4.  [as published]"),
+        rare("--kv-precision P", "Of the KV cache: bf16, fp8.  [bf16]"),
+        rare("--ep N", "Replicas that share their experts.  [1]", AT_LEAST_1, default=1),
         rare("--compat WHOM", "vidur: its memory, limits and quirks.", click.Choice(["vidur"])),
         rare("--num-blocks N", "KV blocks per replica.  [by memory]", AT_LEAST_1),
         rare("--block-size N", "Tokens per KV block.  [16]", AT_LEAST_1, default=16),
@@ -37,7 +40,8 @@ def details() -> tuple[Option, ...]:
         rare("--max-len N", "Tokens of the longest request.  [by trace and model]", AT_LEAST_1),
         rare("--preemption HOW", "recompute, or swap over the host's link (vllm).  [recompute]", click.Choice(["recompute", "swap"])),
         rare("--no-prefix-caching", "Compute every prompt in full (vllm-v1).", to="prefix_caching", flag_value=False, default=None),
-        rare("--host-time TIME", "The host's share of an iteration.  [1ms]", DURATION_OR_0, to="host_s", default="1ms"),
+        rare("--host-time TIME", "The host's share of an iteration.  [0.5ms]", DURATION_OR_0, to="host_s", default="0.5ms"),
+        rare("--front-time TIME", "What a request spends before it reaches the engine.  [0s]", DURATION_OR_0, to="front_s", default="0s"),
         rare("--utilization X", "Share of memory that may be used.  [0.9]", ABOVE_0, default=0.9),
     )
 # fmt: on

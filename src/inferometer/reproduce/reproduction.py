@@ -75,6 +75,7 @@ NAMES = {
     "table1": "inferometer.reproduce.table1",
     "table2": "inferometer.reproduce.table2",
     "dilution": "inferometer.reproduce.dilution",
+    "sarathi": "inferometer.reproduce.sarathi",
 }
 NEEDS_TRACES = ("table1",)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from inferometer.agenda import NEVER, Agenda
 from inferometer.plan import Plan
 from inferometer.sim.engine import Replica
-from inferometer.sim.kernel import ARRIVAL, END, PS_PER_NS, WAKE, Kernel
+from inferometer.sim.kernel import ARRIVAL, END, ENTER, PS_PER_NS, WAKE, Kernel
 from inferometer.sim.prefix import Text, Texts
 from inferometer.sim.routers import Ask, Router
 from inferometer.sim.seqs import Seq
@@ -89,10 +89,14 @@ class Cluster:
         *,
         until_ps: int = NEVER,
         texts: Texts | None = None,
+        front_ps: int = 0,
     ) -> None:
-        """`until_ps`: no row is started at or after it. `texts`: what prompts share, where replicas or router care."""
+        """`until_ps`: no row is started at or after it. `texts`: what prompts share, where replicas or router care.
+
+        `front_ps`: what a request spends on its way in, where it occupies nothing.
+        """
         self._requests, self._session = Requests(plan, texts), plan.session_id
-        self._replicas, self._route, self._door = replicas, route, door
+        self._replicas, self._route, self._door, self._front_ps = replicas, route, door, front_ps
         self._agenda = Agenda(plan, until=until_ps, per_ns=PS_PER_NS)
         self._expected = NEVER  # when the next rows are released
         self._kernel = Kernel()
@@ -121,6 +125,8 @@ class Cluster:
             t_ps, rank, _, what = kernel.pop()
             if rank == ARRIVAL:
                 self._release(t_ps)
+            elif rank == ENTER:
+                self._enter(what, t_ps)
             elif rank == WAKE:
                 self._wake(what, t_ps)
             elif self._replicas[what].peek() == t_ps:
@@ -154,7 +160,13 @@ class Cluster:
         why = self._door(self._requests.prompt[row], self._requests.output[row])
         if why is not None:
             self._drop(row, t_ps, why)
-            return
+        elif self._front_ps:
+            self._kernel.push(t_ps + self._front_ps, ENTER, row)
+        else:
+            self._enter(row, t_ps)
+
+    def _enter(self, row: int, t_ps: int) -> None:
+        """A request reaches the router, and the queue of a replica."""
         seq = self._requests.seq(row, t_ps)
         index = 0
         if len(self._replicas) > 1:

@@ -5,7 +5,7 @@ rounding of 10⁵ iterations in a row adds up to under 1 ns, which is what a tim
 0.1 µs: visible beside a reference). 2⁶³ ps are 106 days.
 
 Events are ordered by (time, rank, sequence number). The rank says what goes first at one instant: requests arrive,
-then idle replicas look for work, then iterations end; so what arrives at the very end of an iteration is seen by the
+get past the front end, then idle replicas look for work, then iterations end; so what arrives at the very end of an iteration is seen by the
 decision that follows. Equal ranks go in the order in which they were pushed. Nothing depends on addresses or hashes.
 """
 
@@ -18,7 +18,7 @@ PS_PER_NS = 1_000
 PS_PER_MS = 1_000_000_000
 PS_PER_S = 1_000_000_000_000
 
-ARRIVAL, WAKE, END = range(3)
+ARRIVAL, ENTER, WAKE, END = range(4)
 
 
 Event = tuple[int, int, int, Any]

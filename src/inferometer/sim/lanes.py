@@ -94,15 +94,19 @@ class Lanes:
         *,
         until_ps: int = NEVER,
         texts: Texts | None = None,
+        front_ps: int = 0,
     ) -> None:
-        """`until_ps`: no row is started at or after it. `texts`: what prompts share, where replicas care."""
+        """`until_ps`: no row is started at or after it. `texts`: what prompts share, where replicas care.
+
+        `front_ps`: what a request spends on its way in, where it occupies nothing.
+        """
         self._rows, self._replicas = len(plan), replicas
         self._requests = Requests(plan, texts)
         self.outcome = Outcome.of(len(plan))
         times = plan.intended_ns * PS_PER_NS
         rows, homes = self._homes(route, door, plan, np.flatnonzero(times < until_ps), times)
         self._lanes = [
-            Lane(replica, self._requests, self.outcome, mine, times[mine])
+            Lane(replica, self._requests, self.outcome, mine, times[mine] + front_ps)
             for index, replica in enumerate(replicas)
             for mine in (rows[homes == index],)
         ]

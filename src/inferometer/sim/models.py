@@ -22,7 +22,8 @@ class Model(Spec, frozen=True):
     `mlp` is the width of one (expert's) MLP; `gated` MLPs have three matrices, others two. `experts` 0 is a dense model.
     `shared_mlp`: the width of what every token passes besides its experts. `latent` > 0: multi-head latent attention,
     whose cache holds `latent` numbers per token and layer, the same on every device. `window` > 0: tokens that a
-    sliding-window layer sees; `window_layers` of the layers are such.
+    sliding-window layer sees; `window_layers` of the layers are such. `precision` names the GEMMs' kernels (`PRECISIONS`),
+    `kv_bytes` the width of a number in the cache.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Model(Spec, frozen=True):
     window: int = 0
     window_layers: int = 0
     dtype_bytes: float = 2.0
+    precision: str = "bf16"
+    kv_bytes: float = 2.0
 
     @property
     def gqa(self) -> bool:
@@ -76,22 +79,28 @@ class Model(Spec, frozen=True):
         return self.attention_params + moe + self.hidden * self.experts
 
     @property
+    def embedding_params(self) -> int:
+        """Weights of the embedding and the head."""
+        return self.vocab * self.hidden * (1 if self.tied else 2)
+
+    @property
     def params(self) -> int:
         """All weights, embeddings included."""
         dense = self.attention_params + self.mlp_params(self.dense_mlp)
         body = self.dense_layers * dense + (self.layers - self.dense_layers) * self.layer_params
-        return body + self.vocab * self.hidden * (1 if self.tied else 2)
+        return body + self.embedding_params
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes of all weights as served."""
-        return self.params * self.dtype_bytes
+        """Bytes of all weights as served; embedding and head are never quantised."""
+        body = self.params - self.embedding_params
+        return body * self.dtype_bytes + self.embedding_params * max(self.dtype_bytes, 2.0)
 
     def kv_bytes_per_token(self, tp: int = 1) -> float:
         """Bytes of KV cache that one token takes on one of `tp` devices, over all layers (whole heads only)."""
         if self.latent:
-            return self.layers * self.latent * 2.0
-        return self.layers * 2 * -(-self.kv_heads // tp) * self.head_dim * 2.0
+            return self.layers * self.latent * self.kv_bytes
+        return self.layers * 2 * -(-self.kv_heads // tp) * self.head_dim * self.kv_bytes
 
     @property
     def growing_layers(self) -> int:
@@ -109,6 +118,22 @@ class Model(Spec, frozen=True):
             raise UserError(
                 f"{pp} does not divide the {self.layers} layers of {self.name}", where="--pp"
             )
+
+
+PRECISIONS = {"bf16": 2.0, "fp8": 1.0, "fp4": 0.5625, "int8": 1.0, "int4": 0.53125}
+"""Bytes of a weight, scales included (NVFP4 and MXFP4: a byte per 16 or 32 numbers; int4: groups of 128)."""
+
+
+def served(model: Model, precision: str | None, kv: str | None) -> Model:
+    """The model as it is served: with weights of `precision` and a cache of `kv` (None: as published)."""
+    for name, where in ((precision, "--precision"), (kv, "--kv-precision")):
+        if name is not None and name not in PRECISIONS:
+            known = ", ".join(PRECISIONS)
+            raise UserError(f"no such precision: {name!r}", where=where, remedy=f"take of {known}")
+    if precision is not None:
+        width = PRECISIONS[precision]
+        model = msgspec.structs.replace(model, precision=precision, dtype_bytes=width)
+    return msgspec.structs.replace(model, kv_bytes=PRECISIONS[kv]) if kv is not None else model
 
 
 def _m(name: str, source: str, year: int, shape: tuple[int, ...], **rest: Any) -> Model:
@@ -162,15 +187,15 @@ _ALL = (
     _m("qwen3-30b-a3b", "Qwen/Qwen3-30B-A3B", 2025, (48, 2048, 32, 4, 128, 768, 151936, 40960), experts=128, active_experts=8),
     _m("qwen3-235b-a22b", "Qwen/Qwen3-235B-A22B", 2025, (94, 4096, 64, 4, 128, 1536, 151936, 40960), experts=128, active_experts=8),
     _m("deepseek-v3", "deepseek-ai/DeepSeek-V3", 2024, (61, 7168, 128, 128, 128, 2048, 129280, 163840), experts=256,
-       active_experts=8, shared_mlp=2048, dense_layers=3, dense_mlp=18432, latent=576, q_latent=1536, dtype_bytes=1.0),
+       active_experts=8, shared_mlp=2048, dense_layers=3, dense_mlp=18432, latent=576, q_latent=1536, dtype_bytes=1.0, precision="fp8"),
     _m("opt-6.7b", "facebook/opt-6.7b", 2022, (32, 4096, 32, 32, 128, 16384, 50272, 2048), gated=False, tied=True),
     _m("opt-13b", "facebook/opt-13b", 2022, (40, 5120, 40, 40, 128, 20480, 50272, 2048), gated=False, tied=True),
     _m("opt-66b", "facebook/opt-66b", 2022, (64, 9216, 72, 72, 128, 36864, 50272, 2048), gated=False, tied=True),
     _m("opt-175b", "arXiv 2205.01068, table 1", 2022, (96, 12288, 96, 96, 128, 49152, 50272, 2048), gated=False, tied=True),
     _m("gpt-oss-20b", "openai/gpt-oss-20b", 2025, (24, 2880, 64, 8, 64, 2880, 201088, 131072), experts=32,
-       active_experts=4, window=128, window_layers=12, dtype_bytes=0.5625),
+       active_experts=4, window=128, window_layers=12, dtype_bytes=0.5625, precision="fp4"),
     _m("gpt-oss-120b", "openai/gpt-oss-120b", 2025, (36, 2880, 64, 8, 64, 2880, 201088, 131072), experts=128,
-       active_experts=4, window=128, window_layers=18, dtype_bytes=0.5625),
+       active_experts=4, window=128, window_layers=18, dtype_bytes=0.5625, precision="fp4"),
 )
 # fmt: on
 
@@ -247,6 +272,7 @@ def _read(raw: dict[str, Any], path: Path) -> Model:
         latent=latent + _size(raw, "qk_rope_head_dim") if latent else 0,
         q_latent=_size(raw, "q_lora_rank"),
         dtype_bytes=_width(raw),
+        precision=_precision(raw),
         **_mixture(raw, layers, mlp),
         **_windows(raw, layers),
     )
@@ -284,7 +310,7 @@ def _act(raw: dict[str, Any]) -> str:
     return str(name or raw.get("activation") or ("relu" if "ffn_dim" in raw else "silu"))
 
 
-def _mixture(raw: dict[str, Any], layers: int, mlp: int) -> dict[str, int]:
+def _mixture(raw: dict[str, Any], layers: int, mlp: int) -> dict[str, Any]:
     """The MLPs: dense; or experts in all layers but some."""
     experts = _size(raw, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     if not experts:
@@ -306,7 +332,7 @@ def _mixture(raw: dict[str, Any], layers: int, mlp: int) -> dict[str, int]:
     }
 
 
-def _windows(raw: dict[str, Any], layers: int) -> dict[str, int]:
+def _windows(raw: dict[str, Any], layers: int) -> dict[str, Any]:
     """How many layers see only so much: as listed, by a pattern, from some layer on, or all."""
     window = _size(raw, "sliding_window", "attention_window_size")
     if not window or not raw.get("use_sliding_window", True):
@@ -322,6 +348,13 @@ def _windows(raw: dict[str, Any], layers: int) -> dict[str, int]:
 
 
 _BITS = {"fp8": 8, "mxfp4": 4.25, "nvfp4": 4.5, "compressed-tensors": 8, "modelopt": 8}
+
+
+def _precision(raw: dict[str, Any]) -> str:
+    """Which GEMMs the weights ask for: those of floats of 8 or 4 bits; whole numbers are widened as they are read."""
+    how = raw.get("quantization_config")
+    method = str(how.get("quant_method")) if isinstance(how, dict) else ""
+    return {"fp8": "fp8", "fbgemm_fp8": "fp8", "mxfp4": "fp4", "nvfp4": "fp4"}.get(method, "bf16")
 
 
 def _width(raw: dict[str, Any]) -> float:

@@ -33,17 +33,20 @@ from inferometer.run import (
 )
 from inferometer.sim import memory
 from inferometer.sim.cluster import Cluster, Door, Outcome
-from inferometer.sim.cost import HOST_S, Cost, Roofline, VidurTables
+from inferometer.sim.cost import HOST_S, Cost, Scaled
 from inferometer.sim.devices import Device, device
 from inferometer.sim.engine import Replica
 from inferometer.sim.iterations import IterationLog
 from inferometer.sim.kernel import PS_PER_NS, to_ps
 from inferometer.sim.lanes import Lanes, independent
-from inferometer.sim.models import Model, model
+from inferometer.sim.models import Model, model, served
 from inferometer.sim.prefix import PrefixPool, texts
+from inferometer.sim.profiled import Profiled, read_profile
+from inferometer.sim.roofline import Roofline
 from inferometer.sim.routers import BLIND, Router, router
 from inferometer.sim.step import Policy
 from inferometer.sim.systems import VIDUR_MAX_LEN, Limits, Situation, policy
+from inferometer.sim.vidur import VidurTables
 from inferometer.spec import Spec
 from inferometer.timeline import ABSENT, Array, Ints, Timeline, absent, build, offsets
 
@@ -52,25 +55,39 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Deployment(Spec, frozen=True):
-    """What serves: a system on `replicas` x `tp` x `pp` devices. `cost` is roofline, or vidur:FILE.npz."""
+    """What serves: a system on `replicas` x `tp` x `pp` devices. `cost` is roofline, profile:FILE or vidur:FILE.npz.
+
+    `context`: tokens that the model is served for, where not for as many as it was made for (scaled rotary embeddings).
+    `precision` and `kv_precision` are those of weights and cache (None: as the model is published); `ep` replicas share
+    their experts. `front_s` is what a request spends outside the engine, where it keeps nobody else from running (HTTP,
+    tokenising; a profile of an engine brings its own). `slowdown` multiplies every service time: for asking how much a prediction hangs on them.
+    """
 
     system: str
     model: str
     device: str = "a100"
     tp: int = 1
     pp: int = 1
+    ep: int = 1
     replicas: int = 1
     router: str = "round-robin"
     cost: str = "roofline"
     compat: str | None = None
     host_s: float = HOST_S
+    front_s: float = 0.0
+    context: int | None = None
+    precision: str | None = None
+    kv_precision: str | None = None
+    slowdown: float = 1.0
     limits: Limits = Limits()
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp", "replicas"):
+        for name in ("tp", "pp", "ep", "replicas"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.slowdown <= 0:
+            raise ValueError("slowdown must be above 0")
         if self.compat not in (None, "vidur"):
             raise ValueError("compat is vidur, or nothing")
 
@@ -81,6 +98,7 @@ class Built(NamedTuple):
     model: Model
     device: Device
     cost: Cost
+    front_s: float
     policy: Policy
     situation: Situation
     blocks: int
@@ -165,7 +183,9 @@ def assemble(
     shared = texts(plan) if shares else None
     blind = deployment.replicas == 1 or deployment.router in BLIND
     kind = Lanes if blind and independent(plan) else Cluster
-    return kind(*served, plan, until_ps=until_ps, texts=shared), served.replicas
+    front_ps = to_ps(built.front_s)
+    cluster = kind(*served, plan, until_ps=until_ps, texts=shared, front_ps=front_ps)
+    return cluster, served.replicas
 
 
 class Served(NamedTuple):
@@ -228,7 +248,10 @@ def _parts(
 
 def resolve(deployment: Deployment, *, longest: int) -> Built:
     """The parts of one replica; `longest`: tokens of the longest request, which bounds a default `max_len`."""
-    found, on, limits = model(deployment.model), device(deployment.device), deployment.limits
+    on, limits = device(deployment.device), deployment.limits
+    found = served(model(deployment.model), deployment.precision, deployment.kv_precision)
+    if deployment.context is not None:
+        found = msgspec.structs.replace(found, context=deployment.context)
     found.check_parallel(deployment.tp, deployment.pp)
     vidur = deployment.compat == "vidur"
     if limits.max_len and limits.max_len > found.context and not vidur:
@@ -248,7 +271,10 @@ def resolve(deployment: Deployment, *, longest: int) -> Built:
     runs = policy(deployment.system, limits, situation)
     shape = {"tp": deployment.tp, "pp": deployment.pp, "block": limits.block_size}
     host = memory.host(found, on, **shape)
-    return Built(found, on, _cost(deployment, found, on), runs, situation, blocks, host)
+    times = _times(deployment, found, on)
+    front_s = deployment.front_s + (times.front_s if isinstance(times, Profiled) else 0.0)
+    cost = times if deployment.slowdown == 1 else Scaled(times, deployment.slowdown)
+    return Built(found, on, cost, front_s, runs, situation, blocks, host)
 
 
 def _pool(found: Model, on: Device, deployment: Deployment, max_len: int) -> memory.Plan:
@@ -264,16 +290,24 @@ def _pool(found: Model, on: Device, deployment: Deployment, max_len: int) -> mem
     return memory.blocks(found, on, **shape, utilization=limits.utilization)
 
 
-def _cost(deployment: Deployment, found: Model, on: Device) -> Cost:
+def _times(deployment: Deployment, found: Model, on: Device) -> Cost:
     kind, _, rest = deployment.cost.partition(":")
+    tp, pp, ep = deployment.tp, deployment.pp, deployment.ep
     if kind == "vidur" and rest:
-        return VidurTables(rest, found, tp=deployment.tp, pp=deployment.pp)
+        return VidurTables(rest, found, tp=tp, pp=pp)
+    if kind == "profile" and rest:
+        if tp * pp * ep > 1:
+            raise UserError(
+                "a profile is of the devices it was measured on: --tp, --pp and --ep stay 1",
+                where="--cost",
+            )
+        return Profiled(read_profile(rest), rest)
     if kind == "roofline" and not rest:
-        return Roofline(found, on, tp=deployment.tp, pp=deployment.pp, host_s=deployment.host_s)
+        return Roofline(found, on, tp=tp, pp=pp, ep=ep, host_s=deployment.host_s)
     raise UserError(
         f"no such cost model: {deployment.cost!r}",
         where="--cost",
-        remedy="take roofline or vidur:FILE.npz",
+        remedy="take roofline, profile:FILE or vidur:FILE.npz",
     )
 
 
@@ -393,7 +427,7 @@ def _manifest(
             "iterations": sum(replica.iterations for replica in replicas),
             "preemptions": sum(replica.preemptions for replica in replicas),
             "swaps": sum(replica.swaps for replica in replicas),
-            "cost": built.cost.described(),
+            "cost": built.cost.described() | {"front_s": built.front_s},
             "device": {"name": built.device.name, "source": built.device.source},
         },
         model=msgspec.to_builtins(built.model),

@@ -1,6 +1,7 @@
 """`sim:SYSTEM?model=M&device=D&...`: a simulated system, written where a URL may stand.
 
-The names are those of `Deployment` and `Limits`, flat, with `-` or `_` (`max-batch=64`); `host_time=1ms` is a duration.
+The names are those of `Deployment` and `Limits`, flat, with `-` or `_` (`max-batch=64`); `host_time=1ms` and `front_time` are
+durations.
 What is read here is a Deployment and nothing more: whoever holds one makes runs of it with `simulate`.
 """
 
@@ -40,8 +41,8 @@ def _options(query: str, where: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         name = key.replace("-", "_")
-        if name == "host_time":
-            options["host_s"] = seconds(value, where=where)
+        if name in ("host_time", "front_time"):
+            options[name.replace("_time", "_s")] = seconds(value, where=where)
             continue
         if name not in KNOWN:
             raise UserError(
