@@ -327,7 +327,7 @@ def _effect(name: str, views: list[list[View]], *, paired: bool, level: float = 
         means, how = (a[0], b[0]), "one run each"
     else:
         difference, p = _of_repeats(np.array(a), np.array(b), paired=paired, level=level)
-        ratio = _ratio_of_repeats(np.array(a), np.array(b), paired=paired, level=level)
+        ratio = ratio_of_repeats(np.array(a), np.array(b), paired=paired, level=level)
         means = (float(np.mean(a)), float(np.mean(b)))
         how = "paired repeats" if paired else "repeats"
     share = means[1] / means[0] if means[0] > 0 else math.nan
@@ -364,7 +364,7 @@ def _of_repeats(
     return t_interval(difference, error, dof, level), stats.t_p_value(difference, error, dof)
 
 
-def _ratio_of_repeats(
+def ratio_of_repeats(
     a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], *, paired: bool, level: float
 ) -> Interval:
     """Interval of the ratio of geometric means: the same, of the logarithms."""
