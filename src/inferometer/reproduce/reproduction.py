@@ -73,6 +73,7 @@ NAMES = {
     "fig1": "inferometer.reproduce.fig1",
     "fig2": "inferometer.reproduce.fig2",
     "table1": "inferometer.reproduce.table1",
+    "table2": "inferometer.reproduce.table2",
     "dilution": "inferometer.reproduce.dilution",
 }
 NEEDS_TRACES = ("table1",)
