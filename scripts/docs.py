@@ -4,12 +4,13 @@
     python scripts/docs.py --check    exit code 1, and the names, where something is stale
 
 The parts: the sentences of docs/map.md (the first lines of the modules' docstrings), the tables of docs/metrics.md (the
-tables of the code), the verbs and exit codes of docs/cli.md.
+tables of the code), the verbs of docs/cli.md; and whole files: the JSON schemas under docs/schemas.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -92,6 +93,30 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
 }
 
 
+def audit_schema() -> str:
+    """The JSON schema of `audit --json`."""
+    from inferometer.audit import schema
+
+    return _json(schema())
+
+
+def evaluation_schema() -> str:
+    """The JSON schema of an evaluation's record (`audit --paper`)."""
+    from inferometer.audit import record_schema
+
+    return _json(record_schema())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+WHOLE: dict[str, Callable[[], str]] = {
+    "docs/schemas/audit.schema.json": audit_schema,
+    "docs/schemas/evaluation.schema.json": evaluation_schema,
+}
+
+
 def renewed(text: str, name: str, part: str) -> str:
     """`text` with what stands between the marks of `name` replaced by `part`."""
     marks = f"<!-- begin {name} -->", f"<!-- end {name} -->"
@@ -101,18 +126,27 @@ def renewed(text: str, name: str, part: str) -> str:
     return between.sub(lambda found: f"{found[1]}{part}{found[2]}", text)
 
 
+def _pages() -> dict[str, str]:
+    """The pages with all their parts renewed."""
+    out = {}
+    for path, parts in PARTS.items():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for name, make in parts.items():
+            text = renewed(text, name, make())
+        out[path] = text
+    return out
+
+
 def main() -> int:
     """Renew every part, or check."""
     stale = []
-    for path, parts in PARTS.items():
-        before = (ROOT / path).read_text(encoding="utf-8")
-        after = before
-        for name, make in parts.items():
-            after = renewed(after, name, make())
-        if after != before:
+    for path, after in {**_pages(), **{path: make() for path, make in WHOLE.items()}}.items():
+        file = ROOT / path
+        if not file.is_file() or file.read_text(encoding="utf-8") != after:
             stale.append(path)
             if "--check" not in sys.argv:
-                (ROOT / path).write_text(after, encoding="utf-8")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(after, encoding="utf-8")
     if stale:
         print("stale:" if "--check" in sys.argv else "rewritten:", *stale)
     return int(bool(stale) and "--check" in sys.argv)

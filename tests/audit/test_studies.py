@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from inferometer.search.study import read_asked, read_study, run_study
 
 from inferometer.audit import audit, evaluation_of
 from inferometer.audit.claims import evaluate
+from inferometer.search.study import read_asked, read_study, run_study
 
 STUDY = """\
 title: two schedulers

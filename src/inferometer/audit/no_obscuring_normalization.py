@@ -11,6 +11,7 @@ HIDDEN: from one request in a hundred on, the percentile that most people read i
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -154,7 +155,7 @@ def hidden(evaluation: Evaluation) -> Finding:
     if not many:
         return passed(item, "hardly a request's wait is hidden by its length", *seen[:MOST])
     path, worst = max(many.items(), key=lambda pair: pair[1].share)
-    told = f"{worst.hidden} of {worst.of} requests of {path} waited too long (up to {worst.worst_s:.3g} s), and look well served per token"
+    told = f"{worst.hidden} of {worst.of} requests of {Path(path).name} waited too long (up to {worst.worst_s:.3g} s), and look well served per token"
     if any(map(_normalised, evaluation.facts.numbers)) or not evaluation.declared:
         return failed(
             item,

@@ -40,6 +40,7 @@ VERBS = {
     "score": Door("score", "The figures of a run, and how far to trust them."),
     "report": Door("report", "Draw a run: one offline page, figures, a trace."),
     "compare": Door("compare", "What differs between two runs, and how surely."),
+    "audit": Door("audit", "Judge runs, a study or a paper's evaluation by eight items."),
     "capacity": Door("capacity", "The highest load that meets an SLO, with an interval."),
     "study": Door("study", "Systems, workloads and loads, tuned, repeated and interleaved."),
     "plan-run": Door("plan_run", "How long a run must be for a stated precision."),
@@ -54,10 +55,10 @@ VERBS = {
 
 EXIT_CODES = {
     EXIT_OK: "ok",
-    EXIT_FAILED: "an SLO or a claim did not hold",
-    EXIT_USAGE: "wrong usage or input",
-    EXIT_INVALID: "the measurement is invalid",
-    EXIT_UNREACHABLE: "the target cannot be used",
+    EXIT_FAILED: "failed",
+    EXIT_USAGE: "usage",
+    EXIT_INVALID: "invalid",
+    EXIT_UNREACHABLE: "unreachable",
     EXIT_INTERRUPTED: "interrupted",
 }
 
@@ -130,7 +131,6 @@ def _complain(what: str, code: int) -> int:
 @click.pass_context
 def verbs(ctx: click.Context) -> int | None:
     """Measures LLM inference serving, and says how far to trust it.
-
     First run: `inferometer measure`. Of a verb: `inferometer VERB --help`.
     """
     if ctx.invoked_subcommand is not None:
