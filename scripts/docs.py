@@ -159,6 +159,30 @@ WHOLE: dict[str, Callable[[], str]] = {
 }
 
 
+def audit_schema() -> str:
+    """The JSON schema of `audit --json`."""
+    from inferometer.audit import schema
+
+    return _json(schema())
+
+
+def evaluation_schema() -> str:
+    """The JSON schema of an evaluation's record (`audit --paper`)."""
+    from inferometer.audit import record_schema
+
+    return _json(record_schema())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+WHOLE: dict[str, Callable[[], str]] = {
+    "docs/schemas/audit.schema.json": audit_schema,
+    "docs/schemas/evaluation.schema.json": evaluation_schema,
+}
+
+
 def renewed(text: str, name: str, part: str) -> str:
     """`text` with what stands between the marks of `name` replaced by `part`."""
     marks = f"<!-- begin {name} -->", f"<!-- end {name} -->"

@@ -55,15 +55,19 @@ class Capacity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Facts, where they come from, and the points: headline ones, and those of tuning."""
+    """Facts, where they come from, and the points of the headline; trials of tuning are facts of their arms.
+
+    declared: the numbers that will be published were named, and are not just all that can be computed. missing: what was
+    planned for the headline and is not there. objectives: of workloads, as SLOs.
+    """
 
     facts: Facts
     where: str
     points: tuple[Point, ...] = ()
-    trials: tuple[Point, ...] = ()
     capacities: tuple[Capacity, ...] = ()
-    objectives: dict[str, str] = field(default_factory=dict)  # of workloads, as SLOs
-    declared: bool = False  # the numbers that will be published were named, and are not just all that can be computed
+    objectives: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    declared: bool = False
 
     def at(self, path: str) -> str:
         """A pointer into the record of the facts."""
@@ -171,8 +175,8 @@ def load_of(run: Run) -> str:
 def of_points(points: Sequence[Point], title: str) -> Evaluation:
     """The evaluation of some runs that are no study."""
     named = _by_load(_by_workload(_by_arm(list(points))))
-    headline, trials = _split(named)
-    tried = {name: _configurations(name, (*headline, *trials)) for name in _names(headline)}
+    headline = _headline(named)
+    tried = {name: _configurations(name, named) for name in _names(headline)}
     facts = Facts(
         title=title,
         source="runs",
@@ -188,7 +192,7 @@ def of_points(points: Sequence[Point], title: str) -> Evaluation:
         bounds=tuple(bound for p in headline if p.slo for bound in bounds_of(p)),
         same_work=same_work(headline),
     )
-    return Evaluation(facts, title, tuple(headline), tuple(trials))
+    return Evaluation(facts, title, tuple(headline))
 
 
 def _names(points: Iterable[Point]) -> list[str]:
@@ -271,23 +275,27 @@ def _apart(a: Point, b: Point) -> float:
 RATE = "rate"
 
 
-def _split(points: list[Point]) -> tuple[list[Point], list[Point]]:
-    """Headline points and trials: of configurations that one arm ran on the same plan, the one with most runs counts."""
-    trials = {id(p) for p in points if p.place.split != "headline"}
-    for name in _names(points):
-        mine = [p for p in points if p.place.arm == name and id(p) not in trials]
-        if any(p.place.declared for p in mine):
-            continue
-        plans: dict[str, set[str]] = {}
-        for p in mine:
-            plans.setdefault(_configuration(p), set()).add(
-                p.manifest.workload.get("fingerprint", "")
-            )
-        ordered = sorted(plans, key=lambda c: -sum(_configuration(p) == c for p in mine))
-        crossed = [c for c in ordered[1:] if plans[c] <= plans[ordered[0]]]
-        trials |= {id(p) for p in mine if _configuration(p) in crossed}
-    tried = [with_place(p, split="tuning") for p in points if id(p) in trials]
-    return [p for p in points if id(p) not in trials], tried
+def _headline(points: list[Point]) -> list[Point]:
+    """All but trials: of configurations that one arm ran on the same plan, the one with most runs counts."""
+    return [
+        p
+        for name in _names(points)
+        for p in _counting([p for p in points if p.place.arm == name])
+        if p.place.split == "headline"
+    ]
+
+
+def _counting(mine: list[Point]) -> list[Point]:
+    """The runs of an arm without those of configurations that were tried beside the most frequent one."""
+    if any(p.place.declared for p in mine):
+        return mine
+    plans: dict[str, set[str]] = {}
+    for p in mine:
+        plan = str(p.manifest.workload.get("fingerprint", ""))
+        plans.setdefault(_configuration(p), set()).add(plan)
+    most, *others = sorted(plans, key=lambda c: -sum(_configuration(p) == c for p in mine))
+    tried = {c for c in others if plans[c] <= plans[most]}
+    return [p for p in mine if _configuration(p) not in tried]
 
 
 def _configurations(name: str, points: Sequence[Point]) -> int:

@@ -32,7 +32,7 @@ from inferometer.sim.models import MODELS
 if TYPE_CHECKING:
     from inferometer.search.study import Study
 
-Split = Literal["tuning", "headline"]
+SPLITS: tuple[Literal["tuning"], Literal["headline"]] = ("tuning", "headline")
 
 
 def is_study(path: Path) -> bool:
@@ -45,8 +45,7 @@ def of_study(path: Path, progress: Progress | None = None) -> Evaluation:
     from inferometer.search.study import read_study
 
     study = read_study(path)
-    headline = _points(study, "headline", progress)
-    trials = _points(study, "tuning", progress)
+    headline = _points(study, progress)
     compared = [p for p in headline if p.place.ablation_of is None]
     sides = _sides(study)
     spec = study.spec
@@ -55,7 +54,7 @@ def of_study(path: Path, progress: Progress | None = None) -> Evaluation:
         source="study",
         year=max(model.year for model in MODELS.values()),
         memory_claim=_memory_claim(study),
-        systems=tuple(_system(study, name, headline, trials, sides) for name in spec.systems),
+        systems=tuple(_system(study, name, headline, sides) for name in spec.systems),
         models=models_in(compared),
         workloads=workloads_in(compared),
         numbers=_numbers(study, compared),
@@ -65,20 +64,22 @@ def of_study(path: Path, progress: Progress | None = None) -> Evaluation:
         claims=spec.claims,
     )
     objectives = {w: slo.text for w in spec.workloads if (slo := study.slo_of(w)) is not None}
+    ended = {planned.id for planned, each in study.cells("headline") if each.status == "ok"}
     return Evaluation(
         facts,
         str(path),
         tuple(compared),
-        tuple(trials),
-        tuple(_capacities(study)),
-        objectives,
-        True,
+        capacities=tuple(_capacities(study)),
+        objectives=objectives,
+        declared=True,
+        missing=tuple(c.id for c in study.planned if c.split == "headline" and c.id not in ended),
     )
 
 
-def _points(study: Study, split: Split, progress: Progress | None) -> list[Point]:
+def _points(study: Study, progress: Progress | None) -> list[Point]:
+    """The headline's points; trials are not read, what they were is in the journal."""
     out = []
-    for planned, ended in study.cells(split):
+    for planned, ended in study.cells("headline"):
         if ended.run is None or ended.status != "ok" or planned.load.kind == "capacity":
             continue
         if progress is not None:
@@ -139,25 +140,24 @@ def _system(
     study: Study,
     name: str,
     points: Sequence[Point],
-    trials: Sequence[Point],
     sides: dict[str, Role],
 ) -> System:
     mine = [p for p in points if p.place.arm == name]
     own = study.spec.systems[name]
     role = "ablation" if own.ablation_of else sides.get(name)
-    return system_of(
-        name, mine, _tuning(study, name, points, trials), role=role, ablation_of=own.ablation_of
-    )
+    return system_of(name, mine, _tuning(study, name), role=role, ablation_of=own.ablation_of)
 
 
-def _tuning(study: Study, name: str, points: Sequence[Point], trials: Sequence[Point]) -> Tuning:
+def _tuning(study: Study, name: str) -> Tuning:
     """What the study tried of a system; a system without a space was left as it is."""
     choices = [c for c in study.choices if c.system == name and c.inherited_from is None]
     where = f"{study.path / 'cells.jsonl'}"
     if not choices:
         return Tuning(configurations=1, evidence=where)
-    tuned = {p.manifest.workload.get("fingerprint") for p in trials if p.place.arm == name}
-    judged = {p.manifest.workload.get("fingerprint") for p in points if p.place.arm == name}
+    tuned, judged = (
+        {ended.plan for _, ended in study.cells(split, system=name) if ended.plan}
+        for split in SPLITS
+    )
     return Tuning(
         configurations=min(len(c.trials) for c in choices),
         space={flag: tuple(values) for c in choices for flag, values in c.space.items()},

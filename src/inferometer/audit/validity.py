@@ -50,10 +50,24 @@ Points = tuple[Point, ...]
 
 def validity(evaluation: Evaluation) -> Finding:
     """The finding; of a record, by which nothing was measured, there is nothing to find."""
-    points = (*evaluation.points, *evaluation.trials)
+    points = evaluation.points
     if not points:
         return unjudged("validity", "nothing was measured here: a record of what was reported")
-    return combined("validity", [check(points) for check in CHECKS])
+    return combined("validity", [ended(evaluation), *(check(points) for check in CHECKS)])
+
+
+def ended(evaluation: Evaluation) -> Finding:
+    """Everything that was planned for the headline is there."""
+    item, missing = "validity.ended", evaluation.missing
+    if missing:
+        return warned(
+            item,
+            f"{len(missing)} planned cells have no run ({missing[0]}, ...)",
+            pointer(f"{evaluation.where}: planned cells without a run", list(missing[:MOST])),
+            remedy="run the study again: it goes on where it stopped",
+        )
+    seen = pointer(f"{evaluation.where}: runs", len(evaluation.points))
+    return passed(item, "all that was planned is there", seen)
 
 
 def complete(points: Points) -> Finding:
@@ -152,7 +166,6 @@ def _allowed(point: Point) -> float:
 def steady_state(points: Points) -> Finding:
     """What stands alone was measured in a steady state."""
     item = "validity.steady_state"
-    points = tuple(p for p in points if p.place.split == "headline")
     moving = [p for p in points if p.steady.verdict == "no steady state"]
     past = [p for p in points if p.past_saturation]
     alone = [p for p in past if not _sweep_below(p, points)]
@@ -459,8 +472,7 @@ def config_drift(points: Points) -> Finding:
 def _by_arm_and_model(points: Points) -> dict[tuple[str, str], list[Point]]:
     groups: dict[tuple[str, str], list[Point]] = {}
     for p in points:
-        if p.place.split == "headline":
-            groups.setdefault((p.place.arm, p.place.model), []).append(p)
+        groups.setdefault((p.place.arm, p.place.model), []).append(p)
     return groups
 
 
@@ -532,8 +544,7 @@ def _uneven(points: Points, rates: dict[str, float]) -> list[Evidence]:
     out = []
     groups: dict[tuple[str, str, str], list[Point]] = {}
     for p in points:
-        if p.place.split == "headline":
-            groups.setdefault(p.place.condition, []).append(p)
+        groups.setdefault(p.place.condition, []).append(p)
     for condition, group in groups.items():
         lo, hi = (pick(group, key=lambda p: rates[p.place.path]) for pick in (min, max))
         a, b = rates[lo.place.path], rates[hi.place.path]
