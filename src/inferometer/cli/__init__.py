@@ -131,7 +131,6 @@ def _complain(what: str, code: int) -> int:
 @click.pass_context
 def verbs(ctx: click.Context) -> int | None:
     """Measures LLM inference serving, and says how far to trust it.
-
     First run: `inferometer measure`. Of a verb: `inferometer VERB --help`.
     """
     if ctx.invoked_subcommand is not None:
