@@ -89,15 +89,16 @@ def ratio_of(q: float, n: int) -> Trial:
     return trial
 
 
-def paired_of(q: float, n: int) -> Trial:
-    """A quantile's difference between runs that share their requests: B = 1.05 A + noise."""
+def paired_of(q: float, n: int, noise: float) -> Trial:
+    """A quantile's difference between runs that share their requests: B = 1.05 A + noise of its own."""
 
     def trial(rng: Rng) -> tuple[float, float]:
         a = queue(0.5, n, rng)
-        b = 1.05 * a
-        pairs = stats.pair(np.arange(n), a, np.arange(n), b)
-        truth = -math.log(1 - q) * 2 * 0.05
-        (ours,) = stats.paired_shift(pairs, [q], draws=199, seed=int(rng.integers(1 << 31)))
+        b = 1.05 * a + rng.exponential(noise, n) if noise else 1.05 * a
+        truth = _sum_quantile(q, 2 * 1.05, noise) + math.log(1 - q) * 2
+        at = [stats.quantile(x, q) for x in (a, b)]
+        shared = stats.alike(a <= at[0], b <= at[1])
+        (ours,) = stats.shift_function(Sample(a), Sample(b), [q], correlation=shared)
         plain = [stats.quantile_ci(x, q) for x in (a, b)]
         return holds(ours.interval, truth), holds(
             stats.difference_ci(ours.a, plain[0], ours.b, plain[1]), truth
@@ -106,11 +107,28 @@ def paired_of(q: float, n: int) -> Trial:
     return trial
 
 
+def _sum_quantile(q: float, mean: float, other: float) -> float:
+    """Quantile of the sum of two exponentials of unlike means (the second may be 0)."""
+    if not other:
+        return -math.log(1 - q) * mean
+    lo, hi = 0.0, 100 * mean
+    while hi - lo > 1e-9:
+        x = (lo + hi) / 2
+        above = (mean * math.exp(-x / mean) - other * math.exp(-x / other)) / (mean - other)
+        lo, hi = (x, hi) if above > 1 - q else (lo, x)
+    return lo
+
+
 def paired_mean(rng: Rng) -> tuple[float, float]:
-    """The mean difference of the same."""
+    """The mean difference of the same, with noise."""
     a = queue(0.5, 4_000, rng)
-    pairs = stats.pair(np.arange(a.size), a, np.arange(a.size), 1.05 * a)
-    return holds(stats.paired_mean_ci(pairs), 0.1), holds(stats.mean_ci(pairs.b - pairs.a), 0.1)
+    b = 1.05 * a + rng.exponential(0.3, a.size)
+    means, truth = (float(a.mean()), float(b.mean())), 0.4
+    found = [stats.series_mean_ci(x) for x in (a, b)]
+    plain = stats.mean_ci(b - a)
+    shared = stats.alike(a - means[0], b - means[1])
+    ours = stats.difference_ci(means[0], found[0], means[1], found[1], shared)
+    return holds(ours, truth), holds(plain, truth)
 
 
 def bootstrap(rng: Rng) -> tuple[float, float]:
@@ -239,9 +257,11 @@ LINES = (
     Line("shift of p50, n 4,000 a side", shift_of(0.5, 4_000), 0.95, "covers"),
     Line("shift of p90, n 10,000 a side", shift_of(0.9, 10_000), 0.95, "covers"),
     Line("ratio of p50, n 4,000 a side", ratio_of(0.5, 4_000), 0.95, "covers"),
-    Line("paired shift of p50, n 4,000", paired_of(0.5, 4_000), 0.95, "covers"),
-    Line("paired shift of p90, n 10,000", paired_of(0.9, 10_000), 0.95, "covers"),
-    Line("paired mean, n 4,000", paired_mean, 0.95, "covers"),
+    Line("paired shift of p50, n 4,000", paired_of(0.5, 4_000, 0.0), 0.95, "covers"),
+    Line("paired shift of p90, n 10,000", paired_of(0.9, 10_000, 0.0), 0.95, "covers"),
+    Line("paired shift of p50, own noise", paired_of(0.5, 4_000, 0.5), 0.95, "covers"),
+    Line("paired shift of p90, own noise", paired_of(0.9, 10_000, 0.5), 0.95, "covers"),
+    Line("paired mean, own noise, n 4,000", paired_mean, 0.95, "covers"),
     Line("block bootstrap of a mean, AR(1) 0.6", bootstrap, 0.95, "covers"),
     Line("clustered mean gap, differences", gaps_mean, 0.95, "covers"),
     Line("mean of five repeats", repeats, 0.95, "covers"),

@@ -79,16 +79,20 @@ def difference_ci(
     a: float, a_ci: Interval, b: float, b_ci: Interval, correlation: float = 0.0
 ) -> Interval:
     """Interval of b - a for estimates with intervals of their own, symmetric or not (MOVER)."""
-    d = b - a
-    return Interval(
-        d - _arm(b - b_ci.lo, a_ci.hi - a, correlation),
-        d + _arm(b_ci.hi - b, a - a_ci.lo, correlation),
-    )
+    below, above = (a - a_ci.lo, b - b_ci.lo), (a_ci.hi - a, b_ci.hi - b)  # the arms, of a and of b
+    down = _arm((below[1], above[0]), (below[1] - below[0], above[0] - above[1]), correlation)
+    up = _arm((above[1], below[0]), (above[1] - above[0], below[0] - below[1]), correlation)
+    return Interval(b - a - down, b - a + up)
 
 
-def _arm(one: float, other: float, correlation: float) -> float:
-    square = one * one + other * other - 2 * correlation * one * other
-    return math.sqrt(max(square, 0.0)) if not math.isnan(square) else math.nan
+def _arm(apart: tuple[float, float], together: tuple[float, float], correlation: float) -> float:
+    """One arm of a difference: of what either side errs by itself, and of what both err by in the same direction.
+
+    With symmetric arms x and y it is the root of x^2 + y^2 - 2 r x y, as in Zou & Donner (2008).
+    """
+    common = max(*together, 0.0)
+    square = (1 - correlation) * (apart[0] ** 2 + apart[1] ** 2) + correlation * common**2
+    return math.nan if any(map(math.isnan, apart)) else math.sqrt(square)
 
 
 def ratio_ci(
