@@ -67,7 +67,7 @@ OTHERS = ("duckdb", "pandas", "polars")
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory) -> dict[str, Path]:
-    """What pages call RUN, LOG, CARD and STUDY: a run, its server's log, its scorecard as Parquet; a study."""
+    """What pages call RUN, LOG, CARD, STUDY and SIMULATED: a run, its server's log, its scorecard; a study; a simulation."""
     from click.testing import CliRunner
 
     from inferometer import cli
@@ -80,7 +80,9 @@ def places(tmp_path_factory) -> dict[str, Path]:
     assert named["RUN"].exists(), made.output
     words = ["score", str(named["RUN"]), "--format", "parquet", "-o", str(named["CARD"])]
     CliRunner().invoke(cli.verbs, words)
-    return named | {"STUDY": _study(tmp)}
+    simulated = ["simulate", "--model", "llama-3-8b", "--requests", "8", "--iterations", "-o"]
+    CliRunner().invoke(cli.verbs, [*simulated, str(tmp / "simulated")])
+    return named | {"STUDY": _study(tmp), "SIMULATED": tmp / "simulated"}
 
 
 def _study(folder: Path) -> Path:
@@ -99,7 +101,9 @@ def test_blocks_run(language: str, code: str, places: dict[str, Path]) -> None:
     for name in OTHERS:
         if f"import {name}" in code or (name, language) == ("duckdb", "sql"):
             pytest.importorskip(name, reason=f"no {name}: pip install 'inferometer[docs]'")
-    code = re.sub(r"(?<=[\"'])(RUN|LOG|CARD|STUDY)\b", lambda found: str(places[found[1]]), code)
+    code = re.sub(
+        r"(?<=[\"'])(RUN|LOG|CARD|STUDY|SIMULATED)\b", lambda found: str(places[found[1]]), code
+    )
     if language == "sql":
         import duckdb
 

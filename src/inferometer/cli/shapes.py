@@ -344,6 +344,29 @@ class Preset(Struct, kw_only=True):
     source: str
 
 
+class Imported(Struct, kw_only=True):
+    """What was read of another tool's file: each of its runs, and the records that could not be read."""
+
+    tool: str
+    runs: list[dict[str, Any]]
+    problems: dict[str, Any]
+
+
+class Profiled(Struct, kw_only=True):
+    """What iterations take: times in seconds at numbers of tokens and of sequences, and where it was written."""
+
+    kind: Literal["kernels", "engine"]
+    model: str
+    device: str
+    tokens: list[Pair]
+    sequences: list[Pair]
+    pair_s: float
+    context_s: float
+    host_s: float
+    front_s: float
+    file: str
+
+
 # --- who prints what --------------------------------------------------------------------------------------------------
 
 # verb -> what it prints: one of these
@@ -358,7 +381,9 @@ PRINTED: dict[str, tuple[Any, ...]] = {
     "simulate": (Card,),
     "emulate": (Listening, Played),
     "calibrate": (Calibration,),
+    "import": (Imported,),
     "describe": (Description,),
+    "profile": (Profiled,),
     "reproduce": (Reproduction, dict[str, Reproduction]),
     "doctor": (Checks,),
     "slo": (dict[str, Preset],),
