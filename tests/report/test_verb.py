@@ -61,3 +61,15 @@ def test_what_is_wrong_is_one_line(folder, words, says):
     assert result.exit_code == 2
     assert says in result.stderr
     assert result.stderr.count("\n") <= 3
+
+
+def test_the_audit_has_eight_lights(folder, tmp_path):
+    """Each item stands on the page with its verdict; one run of sixty requests does not pass for a distribution."""
+    from inferometer.audit import ITEMS
+    from inferometer.report.judged import audit_lights
+
+    lights = audit_lights([folder])
+    assert len(lights) == len(ITEMS) == 8
+    assert next(one for one in lights if "distribution" in one.title).state == "bad"
+    report(folder, "-o", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("<b>Audit: ") == 8

@@ -65,6 +65,7 @@ def command(**options: Any) -> int:
 
 def drawn(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
     """The title and the sections of what lies at the paths."""
+    from inferometer.report.judged import audit_lights
     from inferometer.report.searched import ANSWER, search_sections
     from inferometer.report.studied import study_sections
     from inferometer.search.study import is_study, read_study
@@ -73,7 +74,9 @@ def drawn(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:
         return _sides(paths, slo)
     if is_study(paths[0]):
         study = read_study(paths[0])
-        return study.spec.title or paths[0].resolve().name, study_sections(study)
+        return study.spec.title or paths[0].resolve().name, study_sections(
+            study, lights=audit_lights(paths)
+        )
     if (paths[0] / ANSWER).is_file():
         return f"capacity: {paths[0].resolve().name}", search_sections(paths[0])
     return run_page(paths[0], slo)
@@ -93,10 +96,11 @@ def run_page(path: Path, slo: str | None) -> tuple[str, list[Section]]:
     from inferometer.load.recovery import read_run
     from inferometer.metrics import score
     from inferometer.report import run_sections
+    from inferometer.report.judged import audit_lights
 
     run = read_run(path)
     card = score(run, slo or run.manifest.spec.get("slo"))
-    return _title(run), run_sections(run, card)
+    return _title(run), run_sections(run, card, lights=audit_lights([path]))
 
 
 def _sides(paths: list[Path], slo: str | None) -> tuple[str, list[Section]]:

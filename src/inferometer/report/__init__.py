@@ -3,6 +3,7 @@
     tables     a run, as the small tables that charts are drawn from
     charts     charts as data: Vega-Lite specifications, and their tables
     lanes      every request as a lane, packed to travel inside of a page
+    judged     the audit on a page: eight lights
     sections   what a page says of a run, in the order in which a reader asks
     scheduler  what a simulator knows and a server hides
     searched   a search for capacity
