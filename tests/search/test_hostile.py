@@ -183,11 +183,11 @@ def test_an_instrument_that_fails_now_and_then(seed):
 
 
 def test_rests_grow_while_the_instrument_fails():
-    """2, 8, 32 s between the tries of one load; then it is given up, with the reason."""
+    """8, 32, 60 s between the tries of one load; then it is given up, with the reason."""
     found = capacity(lambda ask: invalid(Queue(8)(ask)), SLO, msgspec.structs.replace(SMALL, lowest=1.0))  # fmt: skip
     assert found.verdict == "unresolved"
     assert "sent late" in found.reason
-    assert [p.ask.rest_s for p in found.probes] == [0, 8, 32, 60]
+    assert [p.ask.rest_s for p in found.probes] == [0, 8, 32, 60, 60]
     assert {p.ask.load for p in found.probes} == {1.0}
 
 

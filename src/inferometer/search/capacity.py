@@ -34,7 +34,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, takewhile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -69,9 +69,11 @@ REFINING = (
 )
 PARTS = 4  # refining probes at least, so that their scatter is seen
 WORTH = 25.0  # independent requests in each: one that began empty, and ends soon, is too good
+ALIKE = 3  # refining probes in a row on one side of the level: the estimate is not there
+REPEATED = 500_000  # from here on, the seeds of bracketing probes that are repeated
 NEARBY = 0.15  # of the logarithm of the load
 SHORT = 3.0  # independent requests that a bracketing probe is worth beside refining ones
-TRIES = 4  # of one load, before the instrument is given up
+TRIES = 5  # of one load, before the instrument is given up
 LONGER = 4.0  # times the rest, after each invalid probe
 LONGEST_REST_S = 60.0
 CLIFF = 0.5  # of the level
@@ -482,31 +484,50 @@ def wholes(interval: stats.Interval) -> stats.Interval:
 
 
 def _next(probes: Sequence[Probe], now: Standing, search: Search, ceiling: float) -> Ask:
-    """Outward by a factor while there is no bracket, else beside the estimate."""
-    valid = counted(probes)
-    loads = [p.ask.load for p in valid]
-    if now.load == 0 or math.isinf(now.load):
-        up = math.isinf(now.load)
-        edge = max(loads) if up else min(loads)
-        load = edge * REACH if up else edge / REACH
-        if up and load >= ceiling < search.highest:
-            load = math.sqrt(edge * ceiling)
-        load = min(max(load, search.floor), ceiling)
-        tries = sum(math.isclose(load, known, rel_tol=1e-9) for known in loads)
-        return _ask(
-            search, load, search.requests * 2**tries, crowd=_crowd(valid, load) if up else None,
-            rest_s=_rest(probes, search),
-        )  # fmt: skip
+    """Outward while there is no bracket, then into the middle of a wide one, else beside the estimate."""
+    valid, rest_s = counted(probes), _rest(probes, search)
+    if now.load == 0:
+        return _downward(valid, now, search, rest_s)
+    if math.isinf(now.load):
+        return _upward(valid, search, ceiling, rest_s)
     below, above = _neighbours(valid, now)
     if above > WIDE * below:
         middle = math.sqrt(below * above)
-        return _ask(search, middle, APPROACHING * search.requests, rest_s=_rest(probes, search))
+        return _ask(search, middle, APPROACHING * search.requests, rest_s=rest_s)
     tried = sum(p.ask.role == "refine" for p in valid)
-    load = _beside(valid, now, search, up=tried % 2 == 1)
-    return _ask(
-        search, min(max(load, search.floor), ceiling), _needed(valid, now, search), role="refine",
-        seed=search.seed + 1 + tried, rest_s=_rest(probes, search),
-    )  # fmt: skip
+    load = min(max(_beside(valid, now, search), search.floor), ceiling)
+    requests, seed = _needed(valid, now, search), search.seed + 1 + tried
+    return _ask(search, load, requests, role="refine", seed=seed, rest_s=rest_s)
+
+
+def _upward(valid: Sequence[Probe], search: Search, ceiling: float, rest_s: float) -> Ask:
+    """The next load above all that were met; at the ceiling again, and longer, until it is beyond doubt."""
+    edge = max(p.ask.load for p in valid)
+    load = edge * REACH
+    if load >= ceiling < search.highest:
+        load = math.sqrt(edge * ceiling)
+    load = min(load, ceiling)
+    return _again(valid, search, load, rest_s, crowd=_crowd(valid, load))
+
+
+def _downward(valid: Sequence[Probe], now: Standing, search: Search, rest_s: float) -> Ask:
+    """The next load below all that were not met; where the lowest of them is in doubt, that one again, and longer.
+
+    Under common random numbers a bad draw is as bad at every low load: going down would repeat it.
+    """
+    edge = min(p.ask.load for p in valid)
+    sure = now.interval.hi <= edge * (1 + 1e-9)
+    load = edge if not sure and edge > search.floor else max(edge / REACH, search.floor)
+    return _again(valid, search, load, rest_s)
+
+
+def _again(
+    valid: Sequence[Probe], search: Search, load: float, rest_s: float, crowd: float | None = None
+) -> Ask:
+    """A bracketing probe: the first at a load has the common seed, each further one its own and twice the requests."""
+    tries = sum(math.isclose(load, p.ask.load, rel_tol=1e-9) for p in valid)
+    seed = search.seed + (REPEATED + len(valid) if tries else 0)
+    return _ask(search, load, search.requests * 2**tries, seed=seed, crowd=crowd, rest_s=rest_s)
 
 
 def _neighbours(valid: Sequence[Probe], now: Standing) -> tuple[float, float]:
@@ -519,20 +540,31 @@ def _neighbours(valid: Sequence[Probe], now: Standing) -> tuple[float, float]:
     return loads[loads.index(above[0]) - 1], above[0]
 
 
-def _beside(valid: Sequence[Probe], now: Standing, search: Search, *, up: bool) -> float:
+def _beside(valid: Sequence[Probe], now: Standing, search: Search) -> float:
     """A load beside the estimate: by the precision wanted, or less where the interval is narrower than that.
 
+    Once below and once above it; but further and further in one direction while all that is found there is of one kind.
     Where no line could be fitted, only a proof on either side counts: then half-way to the interval's end.
     """
     lo = now.interval.lo or min(p.ask.load for p in valid) / REACH
     hi = min(now.interval.hi, max(p.ask.load for p in valid) * REACH)
     step = min(math.log1p(search.precision), math.log(hi / lo) / 4)
+    alike = _alike(valid, now)
+    up = alike[0] if len(alike) >= ALIKE else sum(p.ask.role == "refine" for p in valid) % 2 == 1
     if math.isnan(now.slope):
         step = abs(math.log((hi if up else lo) / now.load)) / 2
+    elif len(alike) >= ALIKE:
+        step = min(step * 2 ** (len(alike) - ALIKE + 1), math.log(REACH))
     load = now.load * math.exp(step if up else -step)
     if search.whole:
         return max(math.floor(now.load) + 1.0, load) if up else min(math.floor(now.load), load)
     return load
+
+
+def _alike(valid: Sequence[Probe], now: Standing) -> list[bool]:
+    """Whether the last refining probes met the binding criterion, as far back as they say the same."""
+    said = [p.criteria[now.binding].met for p in valid if p.ask.role == "refine"][::-1]
+    return list(takewhile(lambda met: met == said[0], said))
 
 
 def _needed(valid: Sequence[Probe], now: Standing, search: Search) -> int:
