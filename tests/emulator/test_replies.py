@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferometer.emulator import faults
-from inferometer.emulator.dialects import DIALECTS, Facts, count_words
+from inferometer.emulator.dialects import DIALECTS, Facts, count_words, words_of
 from inferometer.emulator.faults import AT_END, MID_STREAM, with_fault
 from inferometer.emulator.replies import Dribble, Stream, Then, Whole, text_of
 from inferometer.emulator.schedule import FAULTS, LIKE, Asked, Schedule, Wire
@@ -270,4 +270,6 @@ def test_the_prompts_of_a_plan_are_counted_exactly(lengths, shared, seed):
         seed=seed,
     )
     texts = Prompts(plan, tokenizer.load()).texts(range(len(plan)))
-    assert [count_words([{"role": "user", "content": text}]) for text in texts] == lengths
+    messages = [[{"role": "user", "content": text}] for text in texts]
+    assert [count_words(prompt) for prompt in messages] == lengths
+    assert [len(words_of(prompt)) for prompt in messages] == lengths

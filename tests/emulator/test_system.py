@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from inferometer.emulator import Emulator, Schedule
+from inferometer.emulator.dialects import count_words
 from inferometer.emulator.player import FAILED
 from inferometer.emulator.schedule import Asked
 from inferometer.emulator.system import SystemPlayer
 from inferometer.plan import build_plan
 from inferometer.sim import Deployment, Limits, simulate
 from inferometer.sim.live import live
+from inferometer.workload import tokenizer
+from inferometer.workload.prompts import Prompts
 
 MS = 1_000_000
 LATER = 10**15
@@ -90,6 +93,40 @@ def test_who_leaves_gives_its_memory_back():
     played.leave(0, 201 * MS)
     assert list(played.due(LATER)) == []
     assert (played.running, played.kv_usage) == (0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "deployment",
+    [VLLM, Deployment(system="vllm-v1", model="llama-3-8b", replicas=3, router="prefix-affinity")],
+    ids=["one", "by-prefix"],
+)
+def test_prompts_that_begin_alike_share_what_a_plan_says_they_share(deployment):
+    """Told by their words alone, they hit the same blocks, and get the same tokens at the same times, as in `simulate`."""
+    rng, rows = np.random.default_rng(0), 60
+    document = rng.integers(0, 5, rows)
+    plan = build_plan(
+        rows,
+        intended_ns=np.cumsum(rng.integers(1, 200 * MS, rows)),
+        prompt_tokens=600 + rng.integers(0, 200, rows),
+        output_tokens=rng.integers(5, 60, rows),
+        block_offset=np.arange(rows + 1) * 4,
+        block_id=[100 * number + block for number in document for block in range(4)],
+        block_tokens=128,
+    )
+    run = simulate(plan, deployment)
+    played, said = player(deployment), {row: [] for row in range(rows)}
+    texts = Prompts(plan, tokenizer.load()).texts(range(rows))
+    for row, text in enumerate(texts):
+        at_ns = int(plan.intended_ns[row])
+        for due, key, *_ in played.due(at_ns - 1):
+            said[key].append(due)
+        prompt = [{"role": "user", "content": text}]
+        tokens, output = count_words(prompt), int(plan.output_tokens[row])
+        played.arrive(row, Asked(prompt=prompt, prompt_tokens=tokens, max_tokens=output), at_ns)
+    for due, key, *_ in played.due(LATER):
+        said[key].append(due)
+    assert run.timeline.cached_tokens.mean() > 300
+    assert np.abs(np.concatenate(list(said.values())) - run.timeline.chunk_ns).max() <= 1
 
 
 # --- behind the server ------------------------------------------------------------------------------------------------

@@ -72,6 +72,24 @@ def count_words(value: Any) -> int:
     return 0
 
 
+def words_of(value: Any) -> list[Any]:
+    """The tokens that `count_words` counts, one by one."""
+    if isinstance(value, str):
+        text = value.strip()
+        return text.replace(".", " .").strip().split(" ") if text else []
+    if isinstance(value, list):
+        if value and isinstance(value[0], int):
+            return value
+        return [word for part in value for word in words_of(part)]
+    if isinstance(value, dict):
+        return words_of(value.get("content") or value.get("text"))
+    return []
+
+
+def _prompted(asked: Asked, prompt: Any) -> Asked:
+    return asked._replace(prompt=prompt, prompt_tokens=count_words(prompt))
+
+
 def _nothing(*_: Any) -> list[Event]:
     return []
 
@@ -84,15 +102,15 @@ def _usage(f: Facts, said: int) -> Json:
 def _read_openai(body: Json) -> Asked:
     options = body.get("stream_options") or {}
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    return Asked(
+    asked = Asked(
         model=body.get("model") or "emulated",
-        prompt_tokens=count_words(body.get("messages") or body.get("prompt")),
         max_tokens=int(limit or 0),
         stream=bool(body.get("stream", False)),
         include_usage=bool(options.get("include_usage", False)),
         continuous_usage=bool(options.get("continuous_usage_stats", False)),
         ignore_eos=bool(body.get("ignore_eos", False)),
     )
+    return _prompted(asked, body.get("messages") or body.get("prompt"))
 
 
 # --- OpenAI chat completions and completions --------------------------------------------------------------------------
@@ -189,11 +207,10 @@ _OPENAI_ERROR: Event = (
 
 
 def _read_responses(body: Json) -> Asked:
-    return _read_openai(body)._replace(
-        prompt_tokens=count_words(body.get("input")),
-        max_tokens=int(body.get("max_output_tokens") or 0),
-        include_usage=True,
+    asked = _read_openai(body)._replace(
+        max_tokens=int(body.get("max_output_tokens") or 0), include_usage=True
     )
+    return _prompted(asked, body.get("input"))
 
 
 def _response(f: Facts, status: str, output: list[Json], said: int | None = None) -> Json:
@@ -262,8 +279,8 @@ def _responses_whole(f: Facts, thoughts: str, text: str, said: int, finish: str)
 
 
 def _read_messages(body: Json) -> Asked:
-    prompt = count_words(body.get("messages")) + count_words(body.get("system"))
-    return _read_openai(body)._replace(prompt_tokens=prompt, include_usage=True)
+    prompt = [body.get("system"), body.get("messages")]
+    return _prompted(_read_openai(body)._replace(include_usage=True), prompt)
 
 
 def _typed(kind: str, **rest: Any) -> Event:
@@ -325,11 +342,8 @@ def _messages_whole(f: Facts, thoughts: str, text: str, said: int, finish: str) 
 
 def _read_tgi(body: Json) -> Asked:
     parameters = body.get("parameters") or {}
-    return Asked(
-        prompt_tokens=count_words(body.get("inputs")),
-        max_tokens=int(parameters.get("max_new_tokens") or 0),
-        include_usage=True,
-    )
+    limit = int(parameters.get("max_new_tokens") or 0)
+    return _prompted(Asked(max_tokens=limit, include_usage=True), body.get("inputs"))
 
 
 def _tgi_token(f: Facts, p: Piece) -> Event:
@@ -353,13 +367,13 @@ def _tgi_whole(f: Facts, thoughts: str, text: str, said: int, finish: str) -> Js
 
 def _read_ollama(body: Json) -> Asked:
     options = body.get("options") or {}
-    return Asked(
+    asked = Asked(
         model=body.get("model") or "emulated",
-        prompt_tokens=count_words(body.get("messages")),
         max_tokens=int(options.get("num_predict") or 0),
         stream=bool(body.get("stream", True)),
         include_usage=True,
     )
+    return _prompted(asked, body.get("messages"))
 
 
 def _ollama_token(f: Facts, p: Piece) -> Event:

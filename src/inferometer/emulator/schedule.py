@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from math import exp
 from random import Random
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, field
 
@@ -140,6 +140,8 @@ class Asked(NamedTuple):
     continuous_usage: bool = False
     ignore_eos: bool = False
     request_id: str = ""
+    session_id: str | None = None
+    prompt: Any = None  # as it came: text, messages, token ids
 
 
 def check_fault(name: str, where: str) -> str:

@@ -276,7 +276,9 @@ class Emulator:
         if request.method != "POST":
             raise _Refused(405, f"{request.path} wants POST")
         request_id = request.headers[b"x-request-id"].decode("latin-1")
-        asked = self._asked(dialect, request.body)._replace(request_id=request_id)
+        session = request.headers.get(b"x-session-id", b"").decode("latin-1") or None
+        asked = self._asked(dialect, request.body)
+        asked = asked._replace(request_id=request_id, session_id=session)
         fault = self._fault(request, asked)
         if answer := instead(fault, self.schedule):
             return answer

@@ -4,13 +4,16 @@ Simulated time is real time since the first request, so a token's due time is kn
 what is later than that (`Ledger`) is how far the real clock ran ahead of the simulation, and of the writing.
 Lengths are the schedule's business, as they are for every player: as many tokens as were asked for, unless it has
 `output_tokens` or `early_stop`. The door judges by what was asked for, since a server cannot know either.
+Where the system has a prefix cache, prompts are compared block by block, in words as the emulator counts them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
+from inferometer.emulator.dialects import words_of
 from inferometer.emulator.player import FAILED, Due
 from inferometer.emulator.schedule import Asked, Schedule, asked_length, output_length
 from inferometer.sim.kernel import PS_PER_NS
@@ -57,8 +60,15 @@ class SystemPlayer:
         """The request takes its place in simulated time."""
         if self._epoch_ns is None:
             self._epoch_ns = now_ns
-        output = output_length(self._schedule, asked)
-        self._live.arrive(key, _prompt(asked), output, self._ps(now_ns))
+        output, block = output_length(self._schedule, asked), self._live.block
+        self._live.arrive(
+            key,
+            _prompt(asked),
+            output,
+            self._ps(now_ns),
+            session=asked.session_id,
+            blocks=_blocks(words_of(asked.prompt), block) if block else (),
+        )
 
     def leave(self, key: int, now_ns: int) -> None:
         """The sequence is cancelled: it gives up its memory when its iteration ends."""
@@ -95,6 +105,12 @@ class SystemPlayer:
     def _ns(self, t_ps: int) -> int:
         """Not before it: what is due at a whole ns has happened by then."""
         return (self._epoch_ns or 0) - (-t_ps // PS_PER_NS)
+
+
+def _blocks(words: list[Any], size: int) -> list[int]:
+    """A number for each whole block of `size` tokens, equal where the tokens are."""
+    whole = len(words) - len(words) % size
+    return [hash(tuple(words[at : at + size])) for at in range(0, whole, size)]
 
 
 def _prompt(asked: Asked) -> int:

@@ -10,14 +10,15 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from inferometer.sim.kernel import ARRIVAL, END, WAKE, Kernel
+from inferometer.sim.prefix import Text
 from inferometer.sim.routers import Ask
 from inferometer.sim.seqs import Seq
-from inferometer.sim.simulate import Deployment, Served, resolve, serving
+from inferometer.sim.simulate import Deployment, Served, resolve, serving, shares
 
 
 class Ended(NamedTuple):
@@ -32,8 +33,10 @@ class Ended(NamedTuple):
 class Live:
     """Replicas behind a router, on one kernel; requests are known by the keys that their owner gives them."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, *, block: int | None = None) -> None:
+        """`block`: the tokens of a KV block, where prompts that begin alike are to be told (`arrive`); None: they need not."""
         self._replicas, self._route, self.door = served
+        self.block = block
         self._kernel = Kernel()
         self._home: dict[
             int, tuple[Seq, int]
@@ -60,9 +63,24 @@ class Live:
         """How often a request had to give up its memory, so far."""
         return sum(replica.preemptions for replica in self._replicas)
 
-    def arrive(self, key: int, prompt: int, output: int, t_ps: int) -> None:
-        """A request comes in at `t_ps`, to make `output` tokens."""
-        self._at(t_ps, partial(self._admit, Seq(key, t_ps, prompt, output)))
+    def arrive(
+        self,
+        key: int,
+        prompt: int,
+        output: int,
+        t_ps: int,
+        *,
+        session: str | None = None,
+        blocks: Sequence[int] = (),
+    ) -> None:
+        """A request comes in at `t_ps`, to make `output` tokens.
+
+        `blocks`: a number for each whole KV block of its prompt, equal where the tokens are.
+        """
+        size = self.block or 1
+        text = Text(key, blocks, size, len(blocks) * size) if blocks else None
+        ask = Ask(key, session, prompt, text)
+        self._at(t_ps, partial(self._admit, Seq(key, t_ps, prompt, output, text), ask))
 
     def cancel(self, key: int, t_ps: int) -> None:
         """Its client is gone at `t_ps`: it gives up its memory when its iteration ends. An unknown key is no error."""
@@ -81,10 +99,8 @@ class Live:
     def _at(self, t_ps: int, happen: Callable[[int], Ended]) -> None:
         self._kernel.push(max(t_ps, self._kernel.now_ps), ARRIVAL, happen)
 
-    def _admit(self, seq: Seq, t_ps: int) -> Ended:
-        index = 0
-        if len(self._replicas) > 1:
-            index = self._route(self._replicas, Ask(seq.row, None, seq.prompt, None))
+    def _admit(self, seq: Seq, ask: Ask, t_ps: int) -> Ended:
+        index = self._route(self._replicas, ask) if len(self._replicas) > 1 else 0
         self._home[seq.row] = seq, index
         if self._replicas[index].arrive(seq, t_ps):
             self._kernel.push(t_ps, WAKE, partial(self._wake, index))
@@ -128,7 +144,8 @@ class Live:
 def live(deployment: Deployment) -> Live:
     """A deployment, ready for requests; UserError where it cannot be. Its longest request is `--max-len`, or 4096 tokens."""
     built = resolve(deployment, longest=1)
-    return Live(serving(deployment, built, stretch=False))
+    block = deployment.limits.block_size if shares(deployment, built) else None
+    return Live(serving(deployment, built, stretch=False), block=block)
 
 
 def _nothing(t_ps: int) -> Ended:

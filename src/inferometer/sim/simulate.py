@@ -179,13 +179,17 @@ def assemble(
     served = serving(deployment, built, stretch=stretch, log=log)
     _somebody(plan, served.door)
     until_ps = NEVER if window.duration_s is None else to_ps(window.duration_s)
-    shares = built.policy.caching or deployment.router == "prefix-affinity"
-    shared = texts(plan) if shares else None
+    shared = texts(plan) if shares(deployment, built) else None
     blind = deployment.replicas == 1 or deployment.router in BLIND
     kind = Lanes if blind and independent(plan) else Cluster
     front_ps = to_ps(built.front_s)
     cluster = kind(*served, plan, until_ps=until_ps, texts=shared, front_ps=front_ps)
     return cluster, served.replicas
+
+
+def shares(deployment: Deployment, built: Built) -> bool:
+    """Whether it matters to anybody that prompts begin alike."""
+    return built.policy.caching or deployment.router == "prefix-affinity"
 
 
 class Served(NamedTuple):
